@@ -1,0 +1,58 @@
+// swift-tools-version: 6.2
+// The hosted build: every layer as an ordinary Swift module, its tests and the
+// command. The shared libraries that programs preload come from the Makefile,
+// which compiles the same sources as Embedded Swift; see docs/building.md.
+import PackageDescription
+
+// INVARIANTS turns on checkInvariants() and the lock-rank checker.
+let layerSettings: [SwiftSetting] = [
+  .define("INVARIANTS", .when(configuration: .debug)),
+  .unsafeFlags(["-enforce-exclusivity=unchecked"]),
+]
+
+/// One layer of the allocator. `below` is every layer it may import; the build
+/// rejects any other import (--explicit-target-dependency-import-check error).
+func layer(_ name: String, below: [String]) -> Target {
+  .target(
+    name: name, dependencies: below.map { .byName(name: $0) },
+    path: "Sources/\(name)", swiftSettings: layerSettings)
+}
+
+func tests(of name: String, using: [String]) -> Target {
+  .testTarget(
+    name: "\(name)Tests", dependencies: using.map { .byName(name: $0) },
+    path: "Tests/\(name)Tests", swiftSettings: layerSettings)
+}
+
+let package = Package(
+  name: "kegmalloc",
+  products: [.executable(name: "kegmalloc", targets: ["kegmalloc"])],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
+  ],
+  targets: [
+    .target(name: "Platform", path: "shim/Platform"),
+    layer("Base", below: ["Platform"]),
+    layer("Pages", below: ["Platform", "Base"]),
+    layer("Vmem", below: ["Base", "Pages"]),
+    layer("Keg", below: ["Base", "Pages", "Vmem"]),
+    layer("SizeClass", below: ["Base"]),
+    layer("Zone", below: ["Base", "Pages", "Vmem", "Keg"]),
+    layer("Stats", below: ["Base", "Pages", "Vmem", "Keg", "SizeClass", "Zone"]),
+    layer("Malloc", below: ["Platform", "Base", "Pages", "Vmem", "Keg", "SizeClass", "Zone", "Stats"]),
+    .executableTarget(
+      name: "kegmalloc",
+      dependencies: ["Base", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      path: "tools/kegmalloc"),
+    tests(of: "Base", using: ["Base"]),
+    tests(of: "Pages", using: ["Base", "Pages"]),
+    tests(of: "Vmem", using: ["Base", "Pages", "Vmem"]),
+    tests(of: "Keg", using: ["Base", "Pages", "Vmem", "Keg"]),
+    tests(of: "SizeClass", using: ["Base", "SizeClass"]),
+    tests(of: "Zone", using: ["Base", "Pages", "Vmem", "Keg", "Zone"]),
+    tests(of: "Stats", using: ["Base", "Stats"]),
+    tests(of: "kegmalloc", using: ["kegmalloc"]),
+    tests(of: "Codegen", using: []),
+    tests(of: "Preload", using: []),
+  ]
+)

@@ -1,0 +1,125 @@
+// Metadata.swift: memory for the allocator's own structures.
+//
+// Boundary tags, slab headers, buckets and thread caches never lie beside user
+// bytes: a program that writes past a block cannot reach them. They come from a
+// region of their own, cut front to back in committed steps, and go back only to
+// the pool they came from. Nothing here is ever given back to the kernel.
+//
+//   region   |#### handed to pools ####|·· committed ··|   reserved      |
+//            start                     front           committed         end
+//
+// Lock: rank `metadata`, the highest: it is taken under every other lock.
+
+import Base
+
+package struct Metadata: ~Copyable {
+  package let lock: Lock
+  private let source: PageSource
+  private var front: UInt
+  private var committed: UInt
+  private let end: UInt
+  private let start: UInt
+
+  /// A region over `[start, end)`, which must be reserved with `source`.
+  package init(start: UInt, end: UInt, source: PageSource) {
+    lock = Lock(rank: .metadata)
+    self.source = source
+    self.start = start
+    self.end = end
+    front = start
+    committed = start
+  }
+
+  /// Bytes handed to pools.
+  package var usedBytes: UInt { front &- start }
+  package var committedBytes: UInt { committed &- start }
+
+  /// Cuts `size` bytes off the region; known zero.
+  ///
+  /// Called with the lock held. May call the kernel.
+  /// - Parameter size: a multiple of `alignment`.
+  /// - Returns: the address, or 0 when the region or memory is exhausted.
+  package mutating func cut(_ size: UInt, alignment: UInt) -> UInt {
+    let address = front.roundedUp(to: alignment)
+    guard size <= end &- start, address &+ size <= end else { return 0 }
+    if address &+ size > committed {
+      // Steps of 128 KiB: one mprotect (about 1 µs) a step.
+      let step = min((address &+ size &- committed).roundedUp(to: 1 &<< 17), end &- committed)
+      guard source.commit(committed, step) else { return 0 }
+      committed = committed &+ step
+    }
+    front = address &+ size
+    return address
+  }
+}
+
+/// Structures of one size, in a LIFO free list linked through their first word.
+///
+/// An internal zone without caches (UMA's INTERNAL flag, U01): it shows up in
+/// the statistics under its name.
+/// - Invariant: `usedCount + freeCount` structures of `itemBytes` were cut.
+package struct Pool: ~Copyable {
+  package let name: StaticString
+  package let itemBytes: UInt
+  private let alignment: UInt
+  private let metadata: UnsafeMutablePointer<Metadata>
+  private var free: UInt
+  private var fresh: UInt
+  private var freshEnd: UInt
+  package private(set) var usedCount: UInt
+  package private(set) var freeCount: UInt
+
+  /// - Parameters:
+  ///   - itemBytes: at least 8; rounded up to `alignment`.
+  ///   - alignment: a power of two, at least 8.
+  package init(
+    name: StaticString, itemBytes: UInt, alignment: UInt = 16,
+    metadata: UnsafeMutablePointer<Metadata>
+  ) {
+    self.name = name
+    self.itemBytes = itemBytes.roundedUp(to: alignment)
+    self.alignment = alignment
+    self.metadata = metadata
+    free = 0
+    fresh = 0
+    freshEnd = 0
+    usedCount = 0
+    freeCount = 0
+  }
+
+  /// Takes one structure. Its contents are undefined.
+  /// - Returns: its address, or 0 when there is no memory.
+  package mutating func take() -> UInt {
+    metadata.pointee.lock.lock()
+    defer { metadata.pointee.lock.unlock() }
+    if free != 0 {
+      let item = free
+      free = item.word
+      freeCount &-= 1
+      usedCount &+= 1
+      return item
+    }
+    if fresh == freshEnd {
+      // About a page at a time, so that pools share pages as little as need be.
+      let count = max(1, 4096 / itemBytes)
+      let batch = metadata.pointee.cut(count &* itemBytes, alignment: alignment)
+      guard batch != 0 else { return 0 }
+      fresh = batch
+      freshEnd = batch &+ count &* itemBytes
+    }
+    let item = fresh
+    fresh = fresh &+ itemBytes
+    usedCount &+= 1
+    return item
+  }
+
+  /// Gives back a structure that came from `take`. Never fails, never allocates.
+  package mutating func give(_ item: UInt) {
+    metadata.pointee.lock.lock()
+    item.word = free
+    free = item
+    freeCount &+= 1
+    usedCount &-= 1
+    metadata.pointee.lock.unlock()
+  }
+}

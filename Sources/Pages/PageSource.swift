@@ -1,0 +1,86 @@
+// PageSource.swift: the four things the allocator asks of virtual memory.
+//
+// This module is the only caller of mmap, munmap, mprotect, mremap and madvise.
+// What it offers upwards is a table of functions, so that unit tests can put
+// fake pages in its place: pages that count, that fail on demand, and that have
+// any size.
+//
+//   reserve ──▶ address space nobody else gets, not accessible
+//   commit  ──▶ accessible, known zero
+//   purge   ──▶ accessible still, contents gone, memory back with the kernel
+//   release ──▶ address space back with the kernel
+//
+// Every function takes page-aligned addresses and sizes in bytes above 0.
+
+import Base
+import Platform
+
+package struct PageSource {
+  /// Address space of `size` bytes near no particular place, or 0.
+  package var reserve: @convention(c) (_ size: UInt) -> UInt
+  /// Makes reserved space readable and writable. False: no memory (ENOMEM).
+  package var commit: @convention(c) (_ address: UInt, _ size: UInt) -> Bool
+  /// Gives the contents back. True: the pages are known zero from now on.
+  /// False: they are as they were (mlockall, G25).
+  package var purge: @convention(c) (_ address: UInt, _ size: UInt) -> Bool
+  /// Gives the address space back. False: the kernel would have had to split a
+  /// mapping and could not; the space stays ours.
+  package var release: @convention(c) (_ address: UInt, _ size: UInt) -> Bool
+  /// Moves the pages of one committed range to another of the same size, whose
+  /// contents are lost; the old range stays committed and becomes zero.
+  /// False: nothing was moved.
+  package var move: @convention(c) (_ from: UInt, _ to: UInt, _ size: UInt) -> Bool
+
+  package init(
+    reserve: @escaping @convention(c) (UInt) -> UInt,
+    commit: @escaping @convention(c) (UInt, UInt) -> Bool,
+    purge: @escaping @convention(c) (UInt, UInt) -> Bool,
+    release: @escaping @convention(c) (UInt, UInt) -> Bool,
+    move: @escaping @convention(c) (UInt, UInt, UInt) -> Bool
+  ) {
+    self.reserve = reserve
+    self.commit = commit
+    self.purge = purge
+    self.release = release
+    self.move = move
+  }
+}
+
+extension PageSource {
+  /// The kernel's pages.
+  package static func kernel() -> PageSource {
+    PageSource(
+      reserve: { size in
+        kernelMap(size, protection: 0)
+      },
+      commit: { address, size in
+        keg_syscall6(
+          Int(KEG_SYS_mprotect), Int(bitPattern: address), Int(bitPattern: size), 3, 0, 0, 0) == 0
+      },
+      purge: { address, size in
+        keg_syscall6(
+          Int(KEG_SYS_madvise), Int(bitPattern: address), Int(bitPattern: size),
+          4 /* MADV_DONTNEED */, 0, 0, 0) == 0
+      },
+      release: { address, size in
+        keg_syscall6(
+          Int(KEG_SYS_munmap), Int(bitPattern: address), Int(bitPattern: size), 0, 0, 0, 0) == 0
+      },
+      move: { from, to, size in
+        // MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, Linux 5.7: without
+        // the last one the old range would be a hole that others could map.
+        keg_syscall6(
+          Int(KEG_SYS_mremap), Int(bitPattern: from), Int(bitPattern: size),
+          Int(bitPattern: size), 1 | 2 | 4, Int(bitPattern: to), 0) == Int(bitPattern: to)
+      })
+  }
+}
+
+/// Maps `size` bytes of private anonymous memory, without swap reservation.
+/// - Returns: the address, or 0.
+private func kernelMap(_ size: UInt, protection: Int) -> UInt {
+  let result = keg_syscall6(
+    Int(KEG_SYS_mmap), 0, Int(bitPattern: size), protection,
+    0x4022 /* MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE */, -1, 0)
+  return result < 0 && result >= -4095 ? 0 : UInt(bitPattern: result)
+}

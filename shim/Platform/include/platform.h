@@ -1,0 +1,139 @@
+// platform.h: everything Swift cannot say about this machine: system calls,
+// thread-local storage, the compiler barrier, and the two tables the fast path
+// reads. All functions are small enough to inline, except those of platform.c.
+//
+// System calls are made with the instruction itself, never through libc: the
+// wrappers may be interposed by another preloaded library, set errno, or not
+// be relocated yet when the first malloc of a process arrives. A result in
+// [-4095, -1] is a negated error number, as the kernel returns it.
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define KEG_HIDDEN __attribute__((visibility("hidden")))
+
+// ---- system calls (x86-64: man 2 syscall) ---------------------------------
+
+static inline long keg_syscall6(long number, long a, long b, long c, long d,
+                                long e, long f) {
+  long result;
+  register long r10 __asm__("r10") = d;
+  register long r8 __asm__("r8") = e;
+  register long r9 __asm__("r9") = f;
+  __asm__ volatile("syscall"
+                   : "=a"(result)
+                   : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8),
+                     "r"(r9)
+                   : "rcx", "r11", "memory");
+  return result;
+}
+
+#define KEG_SYS_write 1
+#define KEG_SYS_mmap 9
+#define KEG_SYS_mprotect 10
+#define KEG_SYS_munmap 11
+#define KEG_SYS_rt_sigprocmask 14
+#define KEG_SYS_mremap 25
+#define KEG_SYS_madvise 28
+#define KEG_SYS_getpid 39
+#define KEG_SYS_gettid 186
+#define KEG_SYS_futex 202
+#define KEG_SYS_clock_gettime 228
+#define KEG_SYS_prlimit64 302
+
+// ---- threads --------------------------------------------------------------
+
+/// The calling thread's array of bins (see Malloc/ThreadCache.swift). It points
+/// at an array of empty bins before the thread attaches and after it has gone,
+/// so that the fast path tests neither.
+extern __thread uintptr_t keg_thread_bins
+    __attribute__((tls_model("initial-exec"))) KEG_HIDDEN;
+
+static inline uintptr_t keg_get_thread_bins(void) { return keg_thread_bins; }
+static inline void keg_set_thread_bins(uintptr_t bins) {
+  keg_thread_bins = bins;
+}
+
+/// Arrays of bins shared by every thread in the state of their name; all empty,
+/// never written. `unattached` must be what TLS starts with.
+enum { KEG_BINS_BYTES = 4096 + 256 };
+extern uintptr_t keg_bins_unattached(void) KEG_HIDDEN;
+extern uintptr_t keg_bins_attaching(void) KEG_HIDDEN;
+extern uintptr_t keg_bins_dead(void) KEG_HIDDEN;
+
+/// The thread pointer: the address of the thread control block, which glibc
+/// places above the stack of every thread but the first.
+static inline uintptr_t keg_thread_pointer(void) {
+  return (uintptr_t)__builtin_thread_pointer();
+}
+
+static inline uintptr_t keg_stack_pointer(void) {
+  uintptr_t sp;
+  __asm__ volatile("mov %%rsp, %0" : "=r"(sp));
+  return sp;
+}
+
+// ---- the fast path's tables -----------------------------------------------
+
+/// One entry per 8 bytes up to 1 KiB, then one per 128 bytes up to 64 KiB.
+enum { KEG_SIZE_TABLE_COUNT = 640 + 1 };
+
+/// Read by every malloc and free, written at boot and when the heap grows.
+/// All zero before boot: no address is inside, and every size is class 0.
+struct keg_fast {
+  uintptr_t page_map;     ///< first byte of the heap; the page map of UInt16 lies there too
+  uintptr_t chunk_count;  ///< chunks of 64 KiB that the page map covers
+  uint16_t bin_of_size[KEG_SIZE_TABLE_COUNT];  ///< byte offset of a bin
+};
+extern struct keg_fast keg_fast KEG_HIDDEN;
+
+static inline uintptr_t keg_fast_page_map(void) { return keg_fast.page_map; }
+static inline uintptr_t keg_fast_chunk_count(void) {
+  return __atomic_load_n(&keg_fast.chunk_count, __ATOMIC_RELAXED);
+}
+static inline void keg_fast_set_page_map(uintptr_t address) {
+  keg_fast.page_map = address;
+}
+static inline void keg_fast_set_chunk_count(uintptr_t count) {
+  __atomic_store_n(&keg_fast.chunk_count, count, __ATOMIC_RELEASE);
+}
+static inline uintptr_t keg_fast_bin_of_size(uintptr_t index) {
+  return keg_fast.bin_of_size[index];
+}
+static inline void keg_fast_set_bin_of_size(uintptr_t index, uint16_t offset) {
+  keg_fast.bin_of_size[index] = offset;
+}
+
+// ---- small instructions ---------------------------------------------------
+
+/// Keeps the compiler from moving memory accesses across; emits nothing.
+static inline void keg_compiler_barrier(void) {
+  __asm__ volatile("" ::: "memory");
+}
+static inline void keg_cpu_relax(void) { __asm__ volatile("pause"); }
+
+// ---- platform.c -----------------------------------------------------------
+
+/// Ends the process with SIGABRT, also where abort(3) would be caught.
+extern _Noreturn void keg_abort(void) KEG_HIDDEN;
+
+/// errno of the calling thread; free must leave it as it was.
+extern int keg_get_errno(void) KEG_HIDDEN;
+extern void keg_set_errno(int value) KEG_HIDDEN;
+
+/// Auxiliary vector entry (man 3 getauxval), 0 when absent.
+extern unsigned long keg_auxiliary(unsigned long type) KEG_HIDDEN;
+
+/// The value of `name` in the environment the kernel gave the process, or NULL.
+extern const char *_Nullable keg_environment(const char *_Nonnull name) KEG_HIDDEN;
+
+/// The program's own option string: the weak symbol `kegmalloc_conf`, or NULL.
+extern const char *_Nullable keg_program_options(void) KEG_HIDDEN;
+
+/// Nanoseconds of CLOCK_MONOTONIC, read through the vDSO so that it stays
+/// allowed under strict seccomp.
+extern uint64_t keg_monotonic_nanoseconds(void) KEG_HIDDEN;
+
+/// The rank stack of the lock checker; only the debug build uses it.
+extern uint64_t *_Nonnull keg_lock_ranks(void) KEG_HIDDEN;

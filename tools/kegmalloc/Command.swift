@@ -1,0 +1,7 @@
+import ArgumentParser
+
+@main
+struct Kegmalloc: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "kegmalloc", abstract: "Runs programs under the kegmalloc allocator.")
+}
