@@ -53,6 +53,18 @@ package struct Metadata: ~Copyable {
   }
 }
 
+extension UnsafeMutablePointer where Pointee == Metadata {
+  /// Room for `count` values that stay for good; known zero. Takes the lock.
+  /// - Returns: nil when there is no memory.
+  package func room<T: ~Copyable>(for type: T.Type, count: Int = 1) -> UnsafeMutablePointer<T>? {
+    pointee.lock.lock()
+    defer { pointee.lock.unlock() }
+    let bytes = UInt(bitPattern: MemoryLayout<T>.stride &* count)
+    let address = pointee.cut(bytes.roundedUp(to: 64), alignment: 64)
+    return UnsafeMutablePointer<T>(bitPattern: address)
+  }
+}
+
 /// Structures of one size, in a LIFO free list linked through their first word.
 ///
 /// An internal zone without caches (UMA's INTERNAL flag, U01): it shows up in

@@ -1,0 +1,20 @@
+// Limits.swift: what the calls in shim/Exports/interpose.c ask.
+
+import Base
+import Keg
+import Pages
+import Platform
+import Synchronization
+
+/// Gives the unused address space back, before the program limits or locks its own.
+@c func keg_release_address_space() {
+  guard process.isRunning.load(ordering: .acquiring) != 0, let heap = process.heap else { return }
+  heap.pointee.lock.lock()
+  heap.pointee.reservation.releaseTail()
+  heap.pointee.lock.unlock()
+}
+
+/// Whether dlopen clears RTLD_DEEPBIND.
+@c func keg_clears_deep_bind() -> Int32 {
+  process.options[.deepBind] == DeepBindMode.clear ? 1 : 0
+}
