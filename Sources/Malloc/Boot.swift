@@ -16,21 +16,20 @@ import Synchronization
 import Vmem
 import Zone
 
-nonisolated(unsafe) var process = Process()
-
 /// Boots the allocator unless that has been done.
 /// - Returns: false when there is no address space or memory for it.
 func boot() -> Bool {
-  if process.isRunning.load(ordering: .acquiring) != 0 { return true }
-  process.bootLock.lock()
-  if process.isRunning.load(ordering: .relaxed) != 0 {
-    process.bootLock.unlock()
+  if isRunning { return true }
+  bootLock.lock()
+  if isRunning {
+    bootLock.unlock()
     return true
   }
+  process.initialize(to: Process())
   readOptions()
-  let isUp = makeHeap()
-  if isUp { process.isRunning.store(1, ordering: .releasing) }
-  process.bootLock.unlock()
+  let isUp = MemoryLayout<Process>.size <= Int(KEG_PROCESS_BYTES) && makeHeap()
+  if isUp { keg_set_running() }
+  bootLock.unlock()
   if isUp {
     installHooks()
     applyHugePages()
@@ -46,19 +45,19 @@ private func installHooks() {
 }
 
 private func readOptions() {
-  process.options.setDefaults()
+  process.pointee.options.setDefaults()
   let pageSize = keg_auxiliary(6 /* AT_PAGESZ */)
-  if pageSize != 0 { process.pageSize = pageSize }
-  if let text = keg_program_options() { process.options.parse(text, origin: "kegmalloc_conf") }
+  if pageSize != 0 { process.pointee.pageSize = pageSize }
+  if let text = keg_program_options() { process.pointee.options.parse(text, origin: "kegmalloc_conf") }
   // AT_SECURE: whoever started a set-user-ID program must not steer it.
   if keg_auxiliary(23) == 0, let text = keg_environment_options() {
-    process.options.parse(text, origin: "KEGMALLOC_CONF")
+    process.pointee.options.parse(text, origin: "KEGMALLOC_CONF")
   }
 }
 
 /// How much address space to ask for: the option, at most an eighth of RLIMIT_AS.
 private func reservationSize() -> UInt {
-  var wanted = (process.options[.reserve] &<< 30).nextPowerOfTwo
+  var wanted = (process.pointee.options[.reserve] &<< 30).nextPowerOfTwo
   var limits: (UInt, UInt) = (.max, .max)
   let result = withUnsafeMutablePointer(to: &limits) {
     keg_syscall6(
@@ -73,7 +72,7 @@ private func reservationSize() -> UInt {
 private func makeHeap() -> Bool {
   guard
     let heap = Heap.create(
-      wanted: reservationSize(), pageSize: process.pageSize, source: PageSource.kernel())
+      wanted: reservationSize(), pageSize: process.pointee.pageSize, source: PageSource.kernel())
   else { return false }
   let metadata = heap.pointee.metadata
   guard let threads = metadata.room(for: Pool.self),
@@ -88,10 +87,10 @@ private func makeHeap() -> Bool {
       name: "zones", itemBytes: UInt(MemoryLayout<ClassZone>.stride) &+ 16, alignment: 64,
       metadata: metadata))
   buckets.initialize(to: BucketPools(memory: bucketPools, metadata: metadata))
-  process.threadCaches = threads
-  process.classZones = zones
-  process.bucketPools = buckets
-  process.heap = heap
+  process.pointee.threadCaches = threads
+  process.pointee.classZones = zones
+  process.pointee.bucketPools = buckets
+  process.pointee.heap = heap
   makeEmergencyPool(heap)
   fillSizeTable()
   keg_fast_set_page_map(heap.pointee.pageMap.tables)
@@ -110,8 +109,8 @@ private func fillSizeTable() {
 }
 
 private func applyHugePages() {
-  guard let heap = process.heap else { return }
-  let mode = process.options[.thp]
+  guard let heap = process.pointee.heap else { return }
+  let mode = process.pointee.options[.thp]
   if mode == THPMode.system { return }
   heap.pointee.reservation.adviseHugePages(mode == THPMode.always)
 }

@@ -42,8 +42,8 @@ func makeEmergencyPool(_ heap: UnsafeMutablePointer<Heap>) {
   let start = span.pointee.start
   heap.pageMap(ofOwn: start).enterEmergencyPool(
     at: start, chunkCount: EmergencyPool.byteCount &>> Chunk.shift)
-  process.emergency.stacks = stacks
-  process.emergency.start = start
+  process.pointee.emergency.stacks = stacks
+  process.pointee.emergency.start = start
 }
 
 /// Memory for a handler, or 0. Takes no lock.
@@ -52,7 +52,7 @@ func emergencyAllocate(_ size: UInt, alignment: UInt) -> UInt {
   if size > greatestRequest / 2 || alignment > greatestRequest / 4 { return 0 }
   let total = size &+ extra &+ EmergencyPool.headerBytes
   let exponent = max(total, 32).log2Ceiling
-  if exponent >= 5 &+ EmergencyPool.classCount || process.emergency.start == 0 {
+  if exponent >= 5 &+ EmergencyPool.classCount || process.pointee.emergency.start == 0 {
     return emergencyMap(size, alignment: alignment)
   }
   var block = popEmergency(exponent)
@@ -60,13 +60,13 @@ func emergencyAllocate(_ size: UInt, alignment: UInt) -> UInt {
   if block == 0 { return emergencyMap(size, alignment: alignment) }
   let item = (block &+ EmergencyPool.headerBytes).roundedUp(to: max(alignment, 16))
   // The word before the item says where its block is and how large.
-  (item &- 8).word = (block &- process.emergency.start) &<< 8 | exponent
+  (item &- 8).word = (block &- process.pointee.emergency.start) &<< 8 | exponent
   return item
 }
 
 /// Gives a block of the pool back. Takes no lock.
 func emergencyFree(_ item: UInt) {
-  let pool = process.emergency.start
+  let pool = process.pointee.emergency.start
   let header = (item &- 8).word
   let exponent = header & 0xFF
   let offset = header &>> 8
@@ -75,7 +75,7 @@ func emergencyFree(_ item: UInt) {
     item < pool &+ offset &+ 1 &<< exponent
   else { die("invalid free of", at: item, zone: nil) }
   (item &- 8).word = 0
-  let stack = process.emergency.stacks.unsafelyUnwrapped + Int(exponent &- 5)  // there is a pool
+  let stack = process.pointee.emergency.stacks.unsafelyUnwrapped + Int(exponent &- 5)  // there is a pool
   var head = stack.pointee.load(ordering: .relaxed)
   while true {
     (pool &+ offset).word = head & 0xFFFF_FFFF
@@ -87,10 +87,10 @@ func emergencyFree(_ item: UInt) {
 }
 
 private func popEmergency(_ exponent: UInt) -> UInt {
-  let stack = process.emergency.stacks.unsafelyUnwrapped + Int(exponent &- 5)  // there is a pool
+  let stack = process.pointee.emergency.stacks.unsafelyUnwrapped + Int(exponent &- 5)  // there is a pool
   var head = stack.pointee.load(ordering: .acquiring)
   while head & 0xFFFF_FFFF != 0 {
-    let block = process.emergency.start &+ (head & 0xFFFF_FFFF) &- 1
+    let block = process.pointee.emergency.start &+ (head & 0xFFFF_FFFF) &- 1
     // If somebody takes the block first, what is read here is not used.
     let new = (head &>> 32 &+ 1) &<< 32 | (block.word & 0xFFFF_FFFF)
     let result = stack.pointee.compareExchange(expected: head, desired: new, ordering: .acquiring)
@@ -101,10 +101,10 @@ private func popEmergency(_ exponent: UInt) -> UInt {
 }
 
 private func cutEmergency(_ exponent: UInt) -> UInt {
-  if process.emergency.front.load(ordering: .relaxed) >= EmergencyPool.byteCount { return 0 }
+  if process.pointee.emergency.front.load(ordering: .relaxed) >= EmergencyPool.byteCount { return 0 }
   let size = (1 as UInt) &<< exponent
-  let offset = process.emergency.front.wrappingAdd(size, ordering: .relaxed).oldValue
-  return offset &+ size <= EmergencyPool.byteCount ? process.emergency.start &+ offset : 0
+  let offset = process.pointee.emergency.front.wrappingAdd(size, ordering: .relaxed).oldValue
+  return offset &+ size <= EmergencyPool.byteCount ? process.pointee.emergency.start &+ offset : 0
 }
 
 // MARK: - Mapped blocks
@@ -115,9 +115,9 @@ private var mappedOffset: UInt { 64 }
 private var mappedMark: UInt { 0x6B65_676D_6170_7065 }
 
 private func emergencyMap(_ size: UInt, alignment: UInt) -> UInt {
-  guard alignment <= mappedOffset, let heap = process.heap else { return 0 }
+  guard alignment <= mappedOffset, let heap = process.pointee.heap else { return 0 }
   let source = heap.pointee.reservation.source
-  let whole = (size &+ mappedOffset).roundedUp(to: process.pageSize)
+  let whole = (size &+ mappedOffset).roundedUp(to: process.pointee.pageSize)
   let start = source.reserve(whole)
   guard start != 0 else { return 0 }
   guard source.commit(start, whole) else {
@@ -132,7 +132,7 @@ private func emergencyMap(_ size: UInt, alignment: UInt) -> UInt {
 
 /// The bytes that a block of the pool, or a mapped one, can hold; nil for others.
 func emergencySize(_ item: UInt) -> UInt? {
-  let pool = process.emergency.start
+  let pool = process.pointee.emergency.start
   if pool != 0, item &- pool < EmergencyPool.byteCount {
     let header = (item &- 8).word
     let end = pool &+ header &>> 8 &+ 1 &<< (header & 0x1F)
@@ -149,7 +149,7 @@ private func isMapped(_ item: UInt) -> Bool {
 
 /// Unmaps a mapped block. False: it is none.
 func emergencyUnmap(_ item: UInt) -> Bool {
-  guard isMapped(item), let heap = process.heap else { return false }
+  guard isMapped(item), let heap = process.pointee.heap else { return false }
   let start = item &- mappedOffset
   (start &+ 8).word = 0
   return heap.pointee.reservation.source.release(start, start.word)

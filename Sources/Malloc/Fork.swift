@@ -15,19 +15,19 @@ import Zone
 
 /// pthread_atfork's prepare.
 func forkPrepare() {
-  guard process.isRunning.load(ordering: .acquiring) != 0, mayLock() else { return }
+  guard isRunning, mayLock() else { return }
   forEachLock { $0.lock() }
 }
 
 /// pthread_atfork's parent.
 func forkParent() {
-  guard process.isRunning.load(ordering: .acquiring) != 0, mayLock() else { return }
+  guard isRunning, mayLock() else { return }
   forEachLock { $0.unlock() }
 }
 
 /// pthread_atfork's child.
 func forkChild() {
-  guard process.isRunning.load(ordering: .acquiring) != 0 else { return }
+  guard isRunning else { return }
   forEachLock { $0.reset() }
   adoptOrphans()
 }
@@ -40,29 +40,29 @@ private func mayLock() -> Bool {
 
 /// Calls `body` with every lock, in rank order.
 private func forEachLock(_ body: (borrowing Lock) -> Void) {
-  guard let heap = process.heap else { return }
-  body(process.bootLock)
-  body(process.registryLock)
-  process.forEachZone { body($0.pointee.lock) }
-  process.forEachZone { if let keg = $0.pointee.keg { body(keg.pointee.lock) } }
+  guard let heap = process.pointee.heap else { return }
+  body(bootLock)
+  body(process.pointee.registryLock)
+  process.pointee.forEachZone { body($0.pointee.lock) }
+  process.pointee.forEachZone { if let keg = $0.pointee.keg { body(keg.pointee.lock) } }
   body(heap.pointee.lock)
   body(heap.pointee.arena.pointee.lock)
   body(heap.pointee.outside.lock)
   body(heap.pointee.metadata.pointee.lock)
-  body(process.ticker.lock)
+  body(process.pointee.ticker.lock)
 }
 
 /// Hands the cached items of threads that are not in this process to the zones.
 private func adoptOrphans() {
   var own: UnsafeMutablePointer<ThreadCache>? = nil
   if case .attached(let cache) = currentThread() { own = cache }
-  var cache = process.threads.head
+  var cache = process.pointee.threads.head
   while let here = cache {
     cache = here.pointee.next
     if here != own {
       here.flush()
-      process.threads.remove(here)
-      process.threadCaches.unsafelyUnwrapped.pointee.give(here.address)  // made at boot
+      process.pointee.threads.remove(here)
+      process.pointee.threadCaches.unsafelyUnwrapped.pointee.give(here.address)  // made at boot
     }
   }
 }

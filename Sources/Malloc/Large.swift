@@ -28,12 +28,12 @@ func allocateLarge(_ size: UInt, alignment: UInt = 16, zeroed: Bool = false) -> 
     return emergencyAllocate(size, alignment: alignment)
   }
   defer { if case .bins(let cache) = entry { leave(cache) } }
-  guard let heap = process.heap else { return 0 }
+  guard let heap = process.pointee.heap else { return 0 }
   var span = heap.allocateSpan(size, alignment: alignment)
   if span == nil, reclaimAll() { span = heap.allocateSpan(size, alignment: alignment) }
   guard let span else { return 0 }
   let start = span.pointee.start
-  span.pointee.payload = max(size, 1).roundedUp(to: process.pageSize)
+  span.pointee.payload = max(size, 1).roundedUp(to: process.pointee.pageSize)
   if zeroed, span.pointee.isDirty {
     UnsafeMutableRawPointer(bitPattern: start).unsafelyUnwrapped
       .initializeMemory(as: UInt8.self, repeating: 0, count: Int(bitPattern: size))
@@ -57,7 +57,7 @@ func freeLarge(_ address: UInt, _ span: TagPointer) {
 }
 
 func releaseLarge(_ address: UInt, _ span: TagPointer) {
-  guard let heap = process.heap, address == span.pointee.start else {
+  guard let heap = process.pointee.heap, address == span.pointee.start else {
     die("invalid free of", at: address, zone: nil)
   }
   heap.pageMap(ofOwn: address).markFreed(at: address)
@@ -71,7 +71,7 @@ func resizeLarge(_ span: TagPointer, to size: UInt) -> Bool {
   let entry = enter()
   if case .emergency = entry { return false }
   defer { if case .bins(let cache) = entry { leave(cache) } }
-  guard let heap = process.heap else { return false }
+  guard let heap = process.pointee.heap else { return false }
   let spanSize = size.roundedUp(to: Chunk.size)
   if spanSize > span.pointee.size {
     if case .failed = heap.pointee.arena.pointee.grow(span, to: spanSize) { return false }
@@ -79,6 +79,6 @@ func resizeLarge(_ span: TagPointer, to size: UInt) -> Bool {
     _ = heap.pointee.arena.pointee.shrink(
       span, to: spanSize, dirty: true, stamp: heap.pointee.now)
   }
-  span.pointee.payload = size.roundedUp(to: process.pageSize)
+  span.pointee.payload = size.roundedUp(to: process.pointee.pageSize)
   return true
 }

@@ -8,7 +8,7 @@ import Synchronization
 
 /// Gives the unused address space back, before the program limits or locks its own.
 @c func keg_release_address_space() {
-  guard process.isRunning.load(ordering: .acquiring) != 0, let heap = process.heap else { return }
+  guard isRunning, let heap = process.pointee.heap else { return }
   heap.pointee.lock.lock()
   heap.pointee.reservation.releaseTail()
   heap.pointee.lock.unlock()
@@ -16,5 +16,5 @@ import Synchronization
 
 /// Whether dlopen clears RTLD_DEEPBIND.
 @c func keg_clears_deep_bind() -> Int32 {
-  process.options[.deepBind] == DeepBindMode.clear ? 1 : 0
+  process.pointee.options[.deepBind] == DeepBindMode.clear ? 1 : 0
 }

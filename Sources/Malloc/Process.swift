@@ -1,6 +1,8 @@
-// Process.swift: the one allocator of the process.
+// Process.swift: the one allocator of the process.pointee.
 //
-// Everything global of this layer is in one struct, zero until boot. Zones of the
+// Everything global of this layer is in one struct. It lies in storage of the shim and
+// is initialised by boot: as a Swift global it would be initialised lazily, under
+// swift_once, on which a malloc in between would hang. Zones of the
 // size classes are made when their class is first used: a small program uses a
 // quarter of them, and memory that is not touched costs nothing.
 
@@ -19,10 +21,19 @@ struct ClassZone: ~Copyable {
   var keg: Keg
 }
 
+/// Whether boot is through. Acquires what boot released: `process`.
+@inline(__always)
+var isRunning: Bool { keg_is_running() }
+
+let bootLock = Lock(rank: .boot)
+
+/// Undefined until `isRunning`.
+@inline(__always)
+var process: UnsafeMutablePointer<Process> {
+  keg_process_storage().pointer(to: Process.self)
+}
+
 struct Process: ~Copyable {
-  /// 0 until boot is through.
-  let isRunning: Atomic<UInt32>
-  let bootLock: Lock
   /// Protects `threads` and the making of zones.
   let registryLock: Lock
   var options: Options
@@ -40,8 +51,6 @@ struct Process: ~Copyable {
   var emergency: EmergencyPool
 
   init() {
-    isRunning = Atomic(0)
-    bootLock = Lock(rank: .boot)
     registryLock = Lock(rank: .zoneList)
     options = Options()
     pageSize = 4096

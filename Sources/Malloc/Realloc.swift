@@ -19,7 +19,7 @@ enum Block {
 /// Looks up a block that is in use. Dies when there is none at `address`.
 /// - Parameter what: what to say of a wrong address.
 func block(at address: UInt, _ what: StaticString) -> Block {
-  guard let heap = process.heap, let map = heap.pageMap(for: address) else {
+  guard let heap = process.pointee.heap, let map = heap.pageMap(for: address) else {
     if let size = emergencySize(address) { return .emergency(size: size) }
     if isForeign(address) { return .foreign }
     die(what, at: address, zone: nil)
@@ -102,10 +102,10 @@ private func allocateGrowing(_ size: UInt) -> UnsafeMutableRawPointer? {
   var new = size > greatestRequest / 2 ? 0 : allocateLarge(size &+ size / 2)
   if new == 0 { new = allocateLarge(size) }
   if new == 0 { return outOfMemory() }
-  if let heap = process.heap {
+  if let heap = process.pointee.heap {
     let map = heap.pageMap(ofOwn: new)
     if case .span(let span) = map.owner(at: map.index(of: new)) {
-      span.pointee.payload = size.roundedUp(to: process.pageSize)
+      span.pointee.payload = size.roundedUp(to: process.pointee.pageSize)
     }
   }
   return UnsafeMutableRawPointer(bitPattern: new)

@@ -13,20 +13,20 @@ import Zone
 /// Items of class `index` in threads' arrays. The registry lock is held.
 private func itemsInArrays(_ index: UInt) -> UInt {
   var items = 0
-  process.threads.forEach { items &+= max($0.bin(index).cachedCount, 0) }
+  process.pointee.threads.forEach { items &+= max($0.bin(index).cachedCount, 0) }
   return UInt(bitPattern: items)
 }
 
 /// Calls `body` with a row for every zone in use; returns the totals.
 private func snapshot(_ body: (ZoneRow) -> Void) -> Totals {
   var totals = Totals()
-  guard let heap = process.heap else { return totals }
-  process.registryLock.lock()
-  totals.threads = UInt(bitPattern: process.threads.count)
+  guard let heap = process.pointee.heap else { return totals }
+  process.pointee.registryLock.lock()
+  totals.threads = UInt(bitPattern: process.pointee.threads.count)
   var slabBytes: UInt = 0
   var index: UInt = 1
   while index <= SizeClass.count {
-    if let zone = process.existingZone(index) {
+    if let zone = process.pointee.existingZone(index) {
       let row = ZoneRow(zone, inArrays: itemsInArrays(index))
       totals.add(row)
       slabBytes &+= row.slabBytes
@@ -34,7 +34,7 @@ private func snapshot(_ body: (ZoneRow) -> Void) -> Totals {
     }
     index &+= 1
   }
-  process.registryLock.unlock()
+  process.pointee.registryLock.unlock()
   let sizes = heap.pointee.arena.pointee.sizes
   totals.heap = sizes.total
   totals.dirty = sizes.dirty
@@ -48,7 +48,7 @@ private func snapshot(_ body: (ZoneRow) -> Void) -> Totals {
 
 /// Prints the zone table.
 @c func keg_print_statistics(_ descriptor: Int32) {
-  guard process.isRunning.load(ordering: .acquiring) != 0 else { return }
+  guard isRunning else { return }
   var text = Text(to: descriptor)
   writeHeading(to: &text)
   let totals = snapshot { write($0, to: &text) }
@@ -59,7 +59,7 @@ private func snapshot(_ body: (ZoneRow) -> Void) -> Totals {
 
 /// The allocator's own zones, which have no arrays (U01).
 private func writePools(_ text: inout Text) {
-  guard let heap = process.heap else { return }
+  guard let heap = process.pointee.heap else { return }
   func row(_ pool: UnsafeMutablePointer<Pool>, _ text: inout Text) {
     writePool(
       pool.pointee.name, itemBytes: pool.pointee.itemBytes, used: pool.pointee.usedCount,
@@ -75,13 +75,13 @@ private func writePools(_ text: inout Text) {
   }
   i = 0
   while i < BucketSize.count {
-    if let pool = process.bucketPools?.pointee.pool(at: i), pool.pointee.usedCount > 0 {
+    if let pool = process.pointee.bucketPools?.pointee.pool(at: i), pool.pointee.usedCount > 0 {
       row(pool, &text)
     }
     i &+= 1
   }
-  if let threads = process.threadCaches { row(threads, &text) }
-  if let zones = process.classZones { row(zones, &text) }
+  if let threads = process.pointee.threadCaches { row(threads, &text) }
+  if let zones = process.pointee.classZones { row(zones, &text) }
 }
 
 /// malloc_info(3).
@@ -109,6 +109,6 @@ private func writePools(_ text: inout Text) {
 }
 
 @c func keg_wants_statistics_at_exit() -> Int32 {
-  process.isRunning.load(ordering: .acquiring) != 0
-    && process.options[.statistics] == StatisticsMode.exit ? 1 : 0
+  isRunning
+    && process.pointee.options[.statistics] == StatisticsMode.exit ? 1 : 0
 }

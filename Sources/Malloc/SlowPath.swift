@@ -91,8 +91,8 @@ func allocate(class index: UInt) -> UInt {
     leave(cache)
     return item
   case .zone:
-    guard process.isRunning.load(ordering: .acquiring) != 0,
-      let zone = process.zone(index)
+    guard isRunning,
+      let zone = process.pointee.zone(index)
     else { return 0 }
     return zone.allocateItem()
   case .emergency:
@@ -105,7 +105,7 @@ func takeItem(_ index: UInt, _ cache: UnsafeMutablePointer<ThreadCache>) -> UInt
   let bin = cache.bin(index)
   var item = pop(bin)
   if item != 0 { return item }
-  guard let zone = process.zone(index) else { return 0 }
+  guard let zone = process.pointee.zone(index) else { return 0 }
   if bin.refill(from: zone) {
     cache.noteUsed(index)
     item = pop(bin)
@@ -120,8 +120,8 @@ func takeItem(_ index: UInt, _ cache: UnsafeMutablePointer<ThreadCache>) -> UInt
 @inline(never)
 func slowFree(_ address: UInt) {
   if address == 0 { return }
-  guard process.isRunning.load(ordering: .acquiring) != 0,
-    let heap = process.heap, let map = heap.pageMap(for: address)
+  guard isRunning,
+    let heap = process.pointee.heap, let map = heap.pageMap(for: address)
   else { return freeOutside(address) }
   let index = map.index(of: address)
   switch map.owner(at: index) {
@@ -145,16 +145,16 @@ private func freeSmall(_ address: UInt, _ slab: UnsafeMutablePointer<Slab>) {
   case .bins(let cache):
     let bin = cache.bin(index)
     if !push(address, bin) {
-      if let zone = process.zone(index), bin.makeRoom(for: zone) {
+      if let zone = process.pointee.zone(index), bin.makeRoom(for: zone) {
         cache.noteUsed(index)
         _ = push(address, bin)
       } else {
-        process.existingZone(index)?.freeItem(address)
+        process.pointee.existingZone(index)?.freeItem(address)
       }
     }
     leave(cache)
   case .zone:
-    process.existingZone(index)?.freeItem(address)
+    process.pointee.existingZone(index)?.freeItem(address)
   case .emergency:
     deferFree(address)
   }
@@ -184,7 +184,7 @@ func freeDeferred(_ cache: UnsafeMutablePointer<ThreadCache>) {
   var address = cache.pointee.deferred.exchange(0, ordering: .relaxed)
   while address != 0 {
     let next = address.word
-    if let heap = process.heap, let map = heap.pageMap(for: address) {
+    if let heap = process.pointee.heap, let map = heap.pageMap(for: address) {
       switch map.owner(at: map.index(of: address)) {
       case .slab(let slab): slab.pointee.keg.give(address)
       case .span(let span): releaseLarge(address, span)

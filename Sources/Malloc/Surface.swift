@@ -69,13 +69,13 @@ private func badAlignment() -> UnsafeMutableRawPointer? {
 
 /// valloc(3).
 @c public func keg_valloc(_ size: UInt) -> UnsafeMutableRawPointer? {
-  keg_memalign(process.pageSize, size)
+  keg_memalign(process.pointee.pageSize, size)
 }
 
 /// pvalloc(3): whole OS pages.
 @c public func keg_pvalloc(_ size: UInt) -> UnsafeMutableRawPointer? {
   if size > greatestRequest { return outOfMemory() }
-  return keg_memalign(process.pageSize, max(size, 1).roundedUp(to: process.pageSize))
+  return keg_memalign(process.pointee.pageSize, max(size, 1).roundedUp(to: process.pointee.pageSize))
 }
 
 /// reallocarray(3).

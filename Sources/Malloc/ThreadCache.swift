@@ -93,7 +93,7 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
   /// Hands every cached item to its zone.
   func flush() {
     forEachUsedBin { index in
-      if let zone = process.existingZone(index) { bin(index).flush(to: zone) }
+      if let zone = process.pointee.existingZone(index) { bin(index).flush(to: zone) }
     }
     pointee.usedLow = 0
     pointee.usedHigh = 0
@@ -122,7 +122,7 @@ func currentThread() -> ThreadState {
 func attachThread() -> UnsafeMutablePointer<ThreadCache>? {
   keg_set_thread_bins(keg_bins_attaching())
   keg_compiler_barrier()
-  let memory = process.threadCaches.unsafelyUnwrapped.pointee.take()  // made at boot
+  let memory = process.pointee.threadCaches.unsafelyUnwrapped.pointee.take()  // made at boot
   guard memory != 0 else {
     keg_set_thread_bins(keg_bins_unattached())
     return nil
@@ -131,13 +131,13 @@ func attachThread() -> UnsafeMutablePointer<ThreadCache>? {
   cache.initialize(to: ThreadCache())
   (memory &+ ThreadCache.headerBytes).pointer(to: Bin.self)
     .initialize(repeating: Bin(), count: Int(SizeClass.count) + 1)
-  process.registryLock.lock()
-  process.threads.append(cache)
-  process.registryLock.unlock()
+  process.pointee.registryLock.lock()
+  process.pointee.threads.append(cache)
+  process.pointee.registryLock.unlock()
   keg_compiler_barrier()
   keg_set_thread_bins(cache.bins)
   keg_watch_thread_exit(UnsafeMutableRawPointer(cache))
-  process.noteThreadCount()
+  process.pointee.noteThreadCount()
   return cache
 }
 
@@ -162,8 +162,8 @@ private func detachThread(_ cache: UnsafeMutablePointer<ThreadCache>) {
   keg_compiler_barrier()
   cache.flush()
   freeDeferred(cache)
-  process.registryLock.lock()
-  process.threads.remove(cache)
-  process.registryLock.unlock()
-  process.threadCaches.unsafelyUnwrapped.pointee.give(cache.address)  // made at boot
+  process.pointee.registryLock.lock()
+  process.pointee.threads.remove(cache)
+  process.pointee.registryLock.unlock()
+  process.pointee.threadCaches.unsafelyUnwrapped.pointee.give(cache.address)  // made at boot
 }

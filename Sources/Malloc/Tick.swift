@@ -32,33 +32,33 @@ func tick(_ cache: UnsafeMutablePointer<ThreadCache>) {
 /// Ends the interval when its time is over. Any thread, no lock held.
 func tickIfDue() {
   let now = keg_monotonic_nanoseconds()
-  let decay = UInt64(process.options[.decay]) &* 1_000_000
-  if now &- process.ticker.last < max(decay / 8, 4_000_000) { return }
-  guard process.ticker.lock.tryLock() else { return }
-  if let heap = process.heap, now &- process.ticker.last >= max(decay / 8, 4_000_000) {
-    process.ticker.last = now
-    process.ticker.count &+= 1
+  let decay = UInt64(process.pointee.options[.decay]) &* 1_000_000
+  if now &- process.pointee.ticker.last < max(decay / 8, 4_000_000) { return }
+  guard process.pointee.ticker.lock.tryLock() else { return }
+  if let heap = process.pointee.heap, now &- process.pointee.ticker.last >= max(decay / 8, 4_000_000) {
+    process.pointee.ticker.last = now
+    process.pointee.ticker.count &+= 1
     heap.pointee.now = now
-    process.forEachZone { $0.tick() }
+    process.pointee.forEachZone { $0.tick() }
     if now > decay { _ = heap.purge(notAfter: now &- decay) }
   }
-  process.ticker.lock.unlock()
+  process.pointee.ticker.lock.unlock()
 }
 
 /// Takes back all that can be had without other threads' help.
 /// - Returns: whether it is worth trying again.
 func reclaimAll() -> Bool {
-  guard let heap = process.heap else { return false }
+  guard let heap = process.pointee.heap else { return false }
   requestDrains()
-  process.forEachZone { $0.reclaim(.drainCPU) }
+  process.pointee.forEachZone { $0.reclaim(.drainCPU) }
   return heap.purge(notAfter: .max) > 0
 }
 
 /// Asks every thread for its cached items; each hands them over at its next slow path.
 func requestDrains() {
-  process.registryLock.lock()
-  process.threads.forEach { $0.pointee.drainRequest.store(1, ordering: .relaxed) }
-  process.registryLock.unlock()
+  process.pointee.registryLock.lock()
+  process.pointee.threads.forEach { $0.pointee.drainRequest.store(1, ordering: .relaxed) }
+  process.pointee.registryLock.unlock()
 }
 
 /// malloc_trim(3): everything goes back that is not in other threads' arrays, and
@@ -67,13 +67,13 @@ func requestDrains() {
 @c public func keg_trim(_ keep: UInt) -> Int32 {
   let entry = enter()
   if case .emergency = entry { return 0 }
-  guard let heap = process.heap else { return 0 }
+  guard let heap = process.pointee.heap else { return 0 }
   requestDrains()
   if case .bins(let cache) = entry {
     cache.pointee.drainRequest.store(0, ordering: .relaxed)
     cache.flush()
   }
-  process.forEachZone { $0.reclaim(.drainCPU) }
+  process.pointee.forEachZone { $0.reclaim(.drainCPU) }
   let bytes = heap.purge(notAfter: .max)
   if case .bins(let cache) = entry { leave(cache) }
   return bytes > 0 ? 1 : 0

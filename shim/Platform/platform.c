@@ -28,6 +28,9 @@ uintptr_t keg_bins_attaching(void) {
 }
 uintptr_t keg_bins_dead(void) { return (uintptr_t)dead + HEADER_BYTES; }
 
+char keg_running;
+char keg_process_bytes[KEG_PROCESS_BYTES] __attribute__((aligned(64)));
+
 struct keg_fast keg_fast __attribute__((aligned(64)));
 
 // ---- process --------------------------------------------------------------

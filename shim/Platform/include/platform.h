@@ -105,6 +105,22 @@ static inline void keg_fast_set_bin_of_size(uintptr_t index, uint16_t offset) {
   keg_fast.bin_of_size[index] = offset;
 }
 
+/// Room for Malloc's `Process`: zero, aligned to a cache line.
+#define KEG_PROCESS_BYTES 2048
+extern char keg_process_bytes[KEG_PROCESS_BYTES] KEG_HIDDEN;
+static inline uintptr_t keg_process_storage(void) {
+  return (uintptr_t)keg_process_bytes;
+}
+
+/// Whether boot is through.
+extern char keg_running KEG_HIDDEN;
+static inline bool keg_is_running(void) {
+  return __atomic_load_n(&keg_running, __ATOMIC_ACQUIRE);
+}
+static inline void keg_set_running(void) {
+  __atomic_store_n(&keg_running, 1, __ATOMIC_RELEASE);
+}
+
 // ---- small instructions ---------------------------------------------------
 
 /// Keeps the compiler from moving memory accesses across; emits nothing.
