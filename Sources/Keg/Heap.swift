@@ -1,8 +1,9 @@
 // Heap.swift: where slabs and large blocks get their chunks from.
 //
 //   kegs, large blocks ──▶ heap arena ──▶ reservation, committed step by step
-//                              │    └──▶ outside regions, when that is used up
-//                              └──▶ purge: dirty spans back to the kernel
+//                     └──▶ outside arena ──▶ regions elsewhere, when that is used up
+//
+// Dirty spans go back to the kernel when their time is over (`purge`).
 //
 // The heap ties together what lies below the kegs: the reservation, the arena
 // that hands out its chunks, the page map, and the pools for our structures. A
@@ -24,6 +25,8 @@ package struct Heap: ~Copyable {
   /// Header pools by size, smallest first; see `headerBytes(ofPool:)`.
   package let slabHeaders: UnsafeMutablePointer<Pool>
   package let arena: UnsafeMutablePointer<Arena>
+  /// Spans of the outside regions; a region goes when it is wholly free.
+  package let outsideArena: UnsafeMutablePointer<Arena>
   package var outside: OutsideRegions
   /// Called with the new count of chunks whenever the page map grows, so that
   /// the fast path learns of it.
@@ -62,7 +65,7 @@ package struct Heap: ~Copyable {
   private init(
     reservation: consuming Reservation, metadata: UnsafeMutablePointer<Metadata>,
     tags: UnsafeMutablePointer<Pool>, slabHeaders: UnsafeMutablePointer<Pool>,
-    arena: UnsafeMutablePointer<Arena>
+    arena: UnsafeMutablePointer<Arena>, outsideArena: UnsafeMutablePointer<Arena>
   ) {
     lock = Lock(rank: .heap)
     pageMap = PageMap(tables: reservation.tables)
@@ -71,6 +74,7 @@ package struct Heap: ~Copyable {
     self.tags = tags
     self.slabHeaders = slabHeaders
     self.arena = arena
+    self.outsideArena = outsideArena
     outside = OutsideRegions()
   }
 
@@ -90,7 +94,8 @@ package struct Heap: ~Copyable {
     metadata.initialize(to: first)
     guard let tags = metadata.room(for: Pool.self),
       let headers = metadata.room(for: Pool.self, count: slabHeaderPoolCount),
-      let heap = metadata.room(for: Heap.self), let arena = metadata.room(for: Arena.self)
+      let heap = metadata.room(for: Heap.self), let arena = metadata.room(for: Arena.self),
+      let outsideArena = metadata.room(for: Arena.self)
     else { return nil }
     tags.initialize(
       to: Pool(name: "tags", itemBytes: UInt(MemoryLayout<BoundaryTag>.stride), metadata: metadata))
@@ -103,11 +108,17 @@ package struct Heap: ~Copyable {
     heap.initialize(
       to: Heap(
         reservation: reservation, metadata: metadata, tags: tags, slabHeaders: headers,
-        arena: arena))
+        arena: arena, outsideArena: outsideArena))
     arena.initialize(
       to: Arena(
         name: "heap", quantum: Chunk.size, tags: tags, mergesSpans: true,
         importSpan: { source, size, actual, _ in importChunks(source, size, actual) },
+        source: UnsafeMutableRawPointer(heap)))
+    outsideArena.initialize(
+      to: Arena(
+        name: "outside", quantum: Chunk.size, tags: tags,
+        importSpan: { source, size, actual, _ in importRegion(source, size, actual) },
+        releaseSpan: { source, start, size, _, _ in releaseRegion(source, start) },
         source: UnsafeMutableRawPointer(heap)))
     return heap
   }
@@ -115,8 +126,7 @@ package struct Heap: ~Copyable {
 
 // MARK: - Growth
 
-/// The heap arena's import function: commits more of the reservation, or makes an
-/// outside region.
+/// The heap arena's import function: commits more of the reservation.
 private func importChunks(
   _ source: UnsafeMutableRawPointer?, _ size: UInt, _ actual: UnsafeMutablePointer<UInt>
 ) -> UInt {
@@ -139,8 +149,21 @@ private func importChunks(
     if wanted == size { break }
     wanted = size
   }
+  return Arena.none
+}
+
+/// The outside arena's import and release functions.
+private func importRegion(
+  _ source: UnsafeMutableRawPointer?, _ size: UInt, _ actual: UnsafeMutablePointer<UInt>
+) -> UInt {
+  let heap = UInt(bitPattern: source).pointer(to: Heap.self)
   return heap.pointee.outside.make(
     size, source: heap.pointee.reservation.source, metadata: heap.pointee.metadata, actual: actual)
+}
+
+private func releaseRegion(_ source: UnsafeMutableRawPointer?, _ start: UInt) {
+  let heap = UInt(bitPattern: source).pointer(to: Heap.self)
+  heap.pointee.outside.release(start, source: heap.pointee.reservation.source)
 }
 
 // MARK: - Spans
@@ -148,19 +171,28 @@ private func importChunks(
 extension UnsafeMutablePointer where Pointee == Heap {
   /// Takes a span of at least `size` bytes.
   /// - Returns: its tag; `isDirty` says whether the memory may be non-zero.
-  package func allocateSpan(_ size: UInt) -> UnsafeMutablePointer<BoundaryTag>? {
-    pointee.arena.pointee.allocate(size.roundedUp(to: Chunk.size))
+  package func allocateSpan(_ size: UInt) -> TagPointer? {
+    let size = size.roundedUp(to: Chunk.size)
+    return pointee.arena.pointee.allocate(size) ?? pointee.outsideArena.pointee.allocate(size)
   }
 
   /// Takes a span whose start is a multiple of `alignment`.
-  package func allocateSpan(_ size: UInt, alignment: UInt) -> UnsafeMutablePointer<BoundaryTag>? {
+  package func allocateSpan(_ size: UInt, alignment: UInt) -> TagPointer? {
     if alignment <= Chunk.size { return allocateSpan(size) }
-    return pointee.arena.pointee.allocate(size.roundedUp(to: Chunk.size), alignment: alignment)
+    let size = size.roundedUp(to: Chunk.size)
+    return pointee.arena.pointee.allocate(size, alignment: alignment)
+      ?? pointee.outsideArena.pointee.allocate(size, alignment: alignment)
+  }
+
+  /// The arena that `span` belongs to.
+  @inline(__always)
+  package func arena(of span: TagPointer) -> UnsafeMutablePointer<Arena> {
+    pointee.reservation.contains(span.pointee.start) ? pointee.arena : pointee.outsideArena
   }
 
   /// Gives a span back; its pages stay with the process until they are purged.
-  package func freeSpan(_ span: UnsafeMutablePointer<BoundaryTag>) {
-    pointee.arena.pointee.free(span, dirty: true, stamp: pointee.now)
+  package func freeSpan(_ span: TagPointer) {
+    arena(of: span).pointee.free(span, dirty: true, stamp: pointee.now)
   }
 
   /// The page map that knows `address`, or nil when it is not ours.
@@ -178,13 +210,21 @@ extension UnsafeMutablePointer where Pointee == Heap {
   /// Gives dirty spans back to the kernel that have been free since `stamp`.
   /// - Returns: how many bytes went back.
   package func purge(notAfter stamp: UInt64, atMost limit: UInt = .max) -> UInt {
+    let bytes = purge(pointee.arena, notAfter: stamp, atMost: limit)
+    if pointee.outside.count == 0 { return bytes }
+    return bytes &+ purge(pointee.outsideArena, notAfter: stamp, atMost: limit &- bytes)
+  }
+
+  private func purge(
+    _ arena: UnsafeMutablePointer<Arena>, notAfter stamp: UInt64, atMost limit: UInt
+  ) -> UInt {
     var bytes: UInt = 0
     while bytes < limit,
-      let span = pointee.arena.pointee.withdrawDirty(notAfter: stamp, atMost: .max)
+      let span = arena.pointee.withdrawDirty(notAfter: stamp, atMost: .max)
     {
       let size = span.pointee.size
       let clean = pointee.reservation.source.purge(span.pointee.start, size)
-      pointee.arena.pointee.returnPurged(span, clean: clean, stamp: pointee.now)
+      arena.pointee.returnPurged(span, clean: clean, stamp: pointee.now)
       if !clean { break }
       bytes &+= size
       pointee.purgeCount &+= 1

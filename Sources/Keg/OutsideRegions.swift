@@ -8,8 +8,8 @@
 //   start          tables      heapStart                          end
 //
 // The fast path does not know these addresses; they take the slow path and a
-// binary search here: slower, never wrong. Regions are never given back, their
-// pages are purged like all others.
+// binary search here: slower, never wrong. A region goes back to the kernel when
+// nothing of it is in use.
 //
 // Lock: `lock` (rank `outside`).
 
@@ -17,6 +17,8 @@ import Base
 import Pages
 
 package struct OutsideRegion {
+  /// The first byte of the mapping.
+  package let mapping: UInt
   package let tables: UInt
   package let start: UInt
   package let end: UInt
@@ -48,7 +50,7 @@ package struct OutsideRegions: ~Copyable {
     let made = map(max(size, step), source: source) ?? map(size, source: source)
     guard let made else { return UInt.max }
     guard enter(made, metadata: metadata) else {
-      _ = source.release(made.start, made.end &- made.start)
+      _ = source.release(made.mapping, made.end &- made.mapping)
       return UInt.max
     }
     actual.pointee = made.end &- made.start
@@ -63,6 +65,21 @@ package struct OutsideRegions: ~Copyable {
     let i = firstAbove(address) &- 1
     guard i >= 0, address < region(i).pointee.end else { return nil }
     return PageMap(tables: region(i).pointee.tables)
+  }
+
+  /// Unmaps the region whose first chunk is at `start`; nothing of it is in use.
+  package mutating func release(_ start: UInt, source: PageSource) {
+    lock.lock()
+    let place = firstAbove(start) &- 1
+    let gone = region(place).pointee
+    var i = place
+    while i &+ 1 < count {
+      region(i).pointee = region(i &+ 1).pointee
+      i &+= 1
+    }
+    count &-= 1
+    lock.unlock()
+    _ = source.release(gone.mapping, gone.end &- gone.mapping)
   }
 
   private func map(_ size: UInt, source: PageSource) -> OutsideRegion? {
@@ -84,7 +101,7 @@ package struct OutsideRegions: ~Copyable {
     if first > address { _ = source.release(address, first &- address) }
     let end = start &+ size
     if address &+ whole > end { _ = source.release(end, address &+ whole &- end) }
-    return OutsideRegion(tables: tables, start: start, end: end)
+    return OutsideRegion(mapping: first, tables: tables, start: start, end: end)
   }
 
   private func region(_ i: Int) -> UnsafeMutablePointer<OutsideRegion> {

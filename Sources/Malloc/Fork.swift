@@ -47,6 +47,7 @@ private func forEachLock(_ body: (borrowing Lock) -> Void) {
   process.pointee.forEachZone { if let keg = $0.pointee.keg { body(keg.pointee.lock) } }
   body(heap.pointee.lock)
   body(heap.pointee.arena.pointee.lock)
+  body(heap.pointee.outsideArena.pointee.lock)
   body(heap.pointee.outside.lock)
   body(heap.pointee.metadata.pointee.lock)
   body(process.pointee.ticker.lock)

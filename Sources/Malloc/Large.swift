@@ -74,9 +74,9 @@ func resizeLarge(_ span: TagPointer, to size: UInt) -> Bool {
   guard let heap = process.pointee.heap else { return false }
   let spanSize = size.roundedUp(to: Chunk.size)
   if spanSize > span.pointee.size {
-    if case .failed = heap.pointee.arena.pointee.grow(span, to: spanSize) { return false }
+    if case .failed = heap.arena(of: span).pointee.grow(span, to: spanSize) { return false }
   } else if spanSize < span.pointee.size / 2 {
-    _ = heap.pointee.arena.pointee.shrink(
+    _ = heap.arena(of: span).pointee.shrink(
       span, to: spanSize, dirty: true, stamp: heap.pointee.now)
   }
   span.pointee.payload = size.roundedUp(to: process.pointee.pageSize)

@@ -10,7 +10,8 @@ import Synchronization
 @c func keg_release_address_space() {
   guard isRunning, let heap = process.pointee.heap else { return }
   heap.pointee.lock.lock()
-  heap.pointee.reservation.releaseTail()
+  heap.pointee.reservation.releaseUnused()
+  heap.pointee.metadata.pointee.lock.withLock { heap.pointee.metadata.pointee.releaseTail() }
   heap.pointee.lock.unlock()
 }
 

@@ -35,15 +35,21 @@ private func snapshot(_ body: (ZoneRow) -> Void) -> Totals {
     index &+= 1
   }
   process.pointee.registryLock.unlock()
-  let sizes = heap.pointee.arena.pointee.sizes
-  totals.heap = sizes.total
-  totals.dirty = sizes.dirty
-  totals.clean = sizes.free &- sizes.dirty
-  totals.usedLarge = sizes.inUse &- min(slabBytes, sizes.inUse)
+  add(heap.pointee.arena.pointee.sizes, to: &totals)
+  add(heap.pointee.outsideArena.pointee.sizes, to: &totals)
+  totals.usedLarge &-= min(slabBytes, totals.usedLarge)
   totals.metadata = heap.pointee.metadata.pointee.usedBytes
   totals.purged = heap.pointee.purgedBytes
   totals.purgeCount = heap.pointee.purgeCount
   return totals
+}
+
+/// Counts an arena; what is in use includes the slabs.
+private func add(_ sizes: ArenaSizes, to totals: inout Totals) {
+  totals.heap &+= sizes.total
+  totals.dirty &+= sizes.dirty
+  totals.clean &+= sizes.free &- sizes.dirty
+  totals.usedLarge &+= sizes.inUse
 }
 
 /// Prints the zone table.

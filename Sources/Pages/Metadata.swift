@@ -3,10 +3,13 @@
 // Boundary tags, slab headers, buckets and thread caches never lie beside user
 // bytes: a program that writes past a block cannot reach them. They come from a
 // region of their own, cut front to back in committed steps, and go back only to
-// the pool they came from. Nothing here is ever given back to the kernel.
+// the pool they came from. Nothing here is ever given back to the kernel, but for
+// the reserved rest when the program limits its address space.
 //
 //   region   |#### handed to pools ####|·· committed ··|   reserved      |
 //            start                     front           committed         end
+//
+// When the region is used up, further ones of 1 MiB follow it.
 //
 // Lock: rank `metadata`, the highest: it is taken under every other lock.
 
@@ -17,8 +20,10 @@ package struct Metadata: ~Copyable {
   private let source: PageSource
   private var front: UInt
   private var committed: UInt
-  private let end: UInt
-  private let start: UInt
+  private var end: UInt
+  private var start: UInt
+  /// Bytes cut from regions before this one.
+  private var earlierBytes: UInt = 0
 
   /// A region over `[start, end)`, which must be reserved with `source`.
   package init(start: UInt, end: UInt, source: PageSource) {
@@ -31,8 +36,12 @@ package struct Metadata: ~Copyable {
   }
 
   /// Bytes handed to pools.
-  package var usedBytes: UInt { front &- start }
-  package var committedBytes: UInt { committed &- start }
+  package var usedBytes: UInt { earlierBytes &+ front &- start }
+
+  /// Gives the reserved rest of the region back to the kernel.
+  package mutating func releaseTail() {
+    if committed < end, source.release(committed, end &- committed) { end = committed }
+  }
 
   /// Cuts `size` bytes off the region; known zero.
   ///
@@ -40,8 +49,11 @@ package struct Metadata: ~Copyable {
   /// - Parameter size: a multiple of `alignment`.
   /// - Returns: the address, or 0 when the region or memory is exhausted.
   package mutating func cut(_ size: UInt, alignment: UInt) -> UInt {
-    let address = front.roundedUp(to: alignment)
-    guard size <= end &- start, address &+ size <= end else { return 0 }
+    var address = front.roundedUp(to: alignment)
+    if address &+ size > end {
+      guard size <= Self.nextRegionBytes, startNextRegion() else { return 0 }
+      address = front
+    }
     if address &+ size > committed {
       // Steps of 128 KiB: one mprotect (about 1 µs) a step.
       let step = min((address &+ size &- committed).roundedUp(to: 1 &<< 17), end &- committed)
@@ -50,6 +62,19 @@ package struct Metadata: ~Copyable {
     }
     front = address &+ size
     return address
+  }
+
+  private static var nextRegionBytes: UInt { 1 &<< 20 }
+
+  private mutating func startNextRegion() -> Bool {
+    let region = source.reserve(Self.nextRegionBytes)
+    guard region != 0 else { return false }
+    earlierBytes = usedBytes
+    start = region
+    front = region
+    committed = region
+    end = region &+ Self.nextRegionBytes
+    return true
   }
 }
 

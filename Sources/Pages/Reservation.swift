@@ -36,7 +36,8 @@ package struct Reservation: ~Copyable {
   package let metadataEnd: UInt
   private var binsTop: UInt
   private var ownersBottom: UInt
-  private let ownersEnd: UInt
+  private var ownersEnd: UInt
+  private var binsEnd: UInt
   private let pageSize: UInt
 
   /// Reserves `wanted` bytes, or half of that, and so on down to 4 MiB.
@@ -70,6 +71,7 @@ package struct Reservation: ~Copyable {
     heapStart = (tables &+ chunks &* 2 &+ pageSize).roundedUp(to: alignment)
     heapTop = heapStart
     binsTop = tables
+    binsEnd = heapStart
     ownersBottom = tables
   }
 
@@ -89,7 +91,7 @@ package struct Reservation: ~Copyable {
     let chunks = (newTop &- tables) &>> Chunk.shift
     // Table steps of 16 pages: they are rarely taken and cost nothing untouched.
     let step = pageSize &* 16
-    let bins = min((tables &+ chunks &* 2).roundedUp(to: step), heapStart &- pageSize)
+    let bins = min((tables &+ chunks &* 2).roundedUp(to: step), binsEnd)
     if bins > binsTop {
       guard source.commit(binsTop, bins &- binsTop) else { return false }
       binsTop = bins
@@ -104,11 +106,16 @@ package struct Reservation: ~Copyable {
     return true
   }
 
-  /// Gives unused address space above the heap back to the program: before it
-  /// limits its own address space or locks all of it.
-  package mutating func releaseTail() {
+  /// Gives all unused address space back to the program, but for the metadata's:
+  /// before it limits its own address space or locks all of it. The heap cannot
+  /// grow in the reservation afterwards.
+  package mutating func releaseUnused() {
     let tail = heapTop.roundedUp(to: pageSize)
     if tail < end, source.release(tail, end &- tail) { end = tail }
+    if ownersEnd < ownersBottom, source.release(ownersEnd, ownersBottom &- ownersEnd) {
+      ownersEnd = ownersBottom
+    }
+    if binsTop < binsEnd, source.release(binsTop, binsEnd &- binsTop) { binsEnd = binsTop }
   }
 
   /// Advises the kernel to use huge pages for the heap wherever it can, or never.
