@@ -77,6 +77,9 @@ $(OUT)/lib/libkegmalloc.so: $(LIBRARY)
 $(LIBRARY): $(OBJECTS) shim/exports.map
 	$(CLANG) $(LDFLAGS) -o $@ $(OBJECTS) -lc
 
+# exports.map alone decides what these export.
+$(DIR)/Exports/%.o: CFLAGS += -fvisibility=default
+
 $(DIR)/%.o: shim/%.c $(HEADERS) Makefile
 	@mkdir -p $(@D)
 	$(CLANG) $(CFLAGS) -c -o $@ $<

@@ -138,6 +138,10 @@ private func importChunks(
   // Steps grow with the heap. The first ones stay below a huge page, so that
   // THP=always cannot inflate a small process.
   let step = max(min(committed / 8, 1 &<< 26), 1 &<< 20).roundedUp(to: Chunk.size)
+  // One part in 64 is what the headers of slabs of 8-byte items take.
+  heap.pointee.metadata.pointee.lock.withLock {
+    heap.pointee.metadata.pointee.commitAhead((committed &+ max(size, step)) / 64)
+  }
   // The step first, the bare need when there is no memory for it.
   var wanted = max(size, step)
   while true {

@@ -64,6 +64,17 @@ package struct Metadata: ~Copyable {
     return address
   }
 
+  /// Commits the region's first `size` bytes in advance, if they can be had.
+  ///
+  /// A heap that took all memory the process may have could otherwise not be used
+  /// for items of another size once its blocks are freed. Called with the lock held.
+  package mutating func commitAhead(_ size: UInt) {
+    let wanted = min(size.roundedUp(to: 1 &<< 17), end &- start)
+    if start &+ wanted > committed, source.commit(committed, start &+ wanted &- committed) {
+      committed = start &+ wanted
+    }
+  }
+
   private static var nextRegionBytes: UInt { 1 &<< 20 }
 
   private mutating func startNextRegion() -> Bool {
