@@ -11,7 +11,7 @@
 
 import Base
 
-extension Arena {
+extension UnsafeMutablePointer where Pointee == Arena {
   /// Frees a segment.
   ///
   /// Takes the lock; may release a span with the lock dropped.
@@ -21,9 +21,9 @@ extension Arena {
   ///   - stamp: the time now, in any unit; only read if `dirty`.
   /// - Complexity: O(1).
   @inline(__always)
-  package mutating func free(_ tag: TagPointer, dirty: Bool, stamp: UInt64) {
-    if tag.pointee.size &- 1 < cachedBytes, !tag.pointee.isHashed,
-      caches.give(tag, tag.pointee.size &>> quantumShift, dirty: dirty, stamp: stamp)
+  package func free(_ tag: TagPointer, dirty: Bool, stamp: UInt64) {
+    if tag.pointee.size &- 1 < pointee.cachedBytes, !tag.pointee.isHashed,
+      caches.give(tag, tag.pointee.size &>> pointee.quantumShift, dirty: dirty, stamp: stamp)
     {
       return
     }
@@ -32,13 +32,17 @@ extension Arena {
 
   /// Frees past the quantum caches.
   @inline(never)
-  mutating func freeSegment(_ tag: TagPointer, dirty: Bool, stamp: UInt64) {
-    lock.lock()
-    putBack(tag, dirty: dirty, stamp: stamp)
-    if releases { return unlockReleasing(tag) }
-    lock.unlock()
+  func freeSegment(_ tag: TagPointer, dirty: Bool, stamp: UInt64) {
+    pointee.lock.lock()
+    pointee.putBack(tag, dirty: dirty, stamp: stamp)
+    if pointee.releases { return unlockReleasing(tag) }
+    pointee.lock.unlock()
   }
+}
 
+// MARK: - Under the lock
+
+extension Arena {
   /// Called with the lock held. `tag` stays the tag of the free segment.
   @inline(__always)
   mutating func putBack(_ tag: TagPointer, dirty: Bool, stamp: UInt64) {

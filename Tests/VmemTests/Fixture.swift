@@ -163,43 +163,43 @@ struct TestArena: @unchecked Sendable {
   let pointer: UnsafeMutablePointer<Arena>
   var raw: UnsafeMutableRawPointer { UnsafeMutableRawPointer(pointer) }
 
-  func addSpan(_ start: UInt, _ size: UInt) -> Bool { pointer.pointee.addSpan(start, size) }
-  func allocate(_ size: UInt) -> TagPointer? { pointer.pointee.allocate(size) }
+  func addSpan(_ start: UInt, _ size: UInt) -> Bool { pointer.addSpan(start, size) }
+  func allocate(_ size: UInt) -> TagPointer? { pointer.allocate(size) }
   func allocate(
     _ size: UInt, alignment: UInt, phase: UInt = 0, nocross: UInt = 0, minimum: UInt = 0,
     maximum: UInt = .max, fit: Fit = .instant
   ) -> TagPointer? {
-    pointer.pointee.allocate(
+    pointer.allocate(
       size, alignment: alignment, phase: phase, nocross: nocross, minimum: minimum,
       maximum: maximum, fit: fit)
   }
   func free(_ tag: TagPointer, dirty: Bool, stamp: UInt64) {
-    pointer.pointee.free(tag, dirty: dirty, stamp: stamp)
+    pointer.free(tag, dirty: dirty, stamp: stamp)
   }
-  func allocateAddress(_ size: UInt) -> UInt { pointer.pointee.allocateAddress(size) }
+  func allocateAddress(_ size: UInt) -> UInt { pointer.allocateAddress(size) }
   func free(address: UInt, size: UInt, dirty: Bool, stamp: UInt64) {
-    pointer.pointee.free(address: address, size: size, dirty: dirty, stamp: stamp)
+    pointer.free(address: address, size: size, dirty: dirty, stamp: stamp)
   }
-  func find(address: UInt) -> TagPointer? { pointer.pointee.find(address: address) }
-  func grow(_ tag: TagPointer, to size: UInt) -> Growth { pointer.pointee.grow(tag, to: size) }
+  func find(address: UInt) -> TagPointer? { pointer.find(address: address) }
+  func grow(_ tag: TagPointer, to size: UInt) -> Growth { pointer.grow(tag, to: size) }
   func shrink(_ tag: TagPointer, to size: UInt, dirty: Bool, stamp: UInt64) -> Bool {
-    pointer.pointee.shrink(tag, to: size, dirty: dirty, stamp: stamp)
+    pointer.shrink(tag, to: size, dirty: dirty, stamp: stamp)
   }
   func withdrawDirty(notAfter time: UInt64, atMost limit: UInt) -> TagPointer? {
-    pointer.pointee.withdrawDirty(notAfter: time, atMost: limit)
+    pointer.withdrawDirty(notAfter: time, atMost: limit)
   }
   func returnPurged(_ tag: TagPointer, clean: Bool, stamp: UInt64) {
-    pointer.pointee.returnPurged(tag, clean: clean, stamp: stamp)
+    pointer.returnPurged(tag, clean: clean, stamp: stamp)
   }
-  func rehash() -> Bool { pointer.pointee.rehash() }
-  func reap() -> Bool { pointer.pointee.reap() }
-  func reserveTags(_ count: Int) -> Bool { pointer.pointee.reserveTags(count) }
-  func walk(_ body: (TagPointer) -> Void) { pointer.pointee.walk(body) }
-  func whatIs(_ address: UInt) -> Whereabouts? { pointer.pointee.whatIs(address) }
-  func checkInvariants() { pointer.pointee.checkInvariants() }
-  var sizes: ArenaSizes { pointer.pointee.sizes }
-  var dirtyBytes: UInt { pointer.pointee.dirtyBytes }
-  var tagCount: UInt { pointer.pointee.tagCount }
-  var tagBytes: UInt { pointer.pointee.tagBytes }
-  var bucketCount: UInt { pointer.pointee.bucketCount }
+  func rehash() -> Bool { pointer.rehash() }
+  func reap() -> Bool { pointer.reap() }
+  func reserveTags(_ count: Int) -> Bool { pointer.reserveTags(count) }
+  func walk(_ body: (TagPointer) -> Void) { pointer.walk(body) }
+  func whatIs(_ address: UInt) -> Whereabouts? { pointer.whatIs(address) }
+  func checkInvariants() { pointer.checkInvariants() }
+  var sizes: ArenaSizes { pointer.sizes }
+  var dirtyBytes: UInt { pointer.dirtyBytes }
+  var tagCount: UInt { pointer.tagCount }
+  var tagBytes: UInt { pointer.tagBytes }
+  var bucketCount: UInt { pointer.bucketCount }
 }
