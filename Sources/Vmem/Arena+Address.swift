@@ -72,7 +72,8 @@ extension UnsafeMutablePointer where Pointee == Arena {
   @inline(never)
   package func rehash() -> Bool {
     let exponent = missingTable()
-    let table = exponent == UInt.max ? 0 : SegmentHash.cutTable(log2: exponent, from: pointee.hashMemory)
+    let table =
+      exponent == UInt.max ? 0 : SegmentHash.cutTable(log2: exponent, from: pointee.hashMemory)
     pointee.lock.lock()
     defer { pointee.lock.unlock() }
     if table != 0 { pointee.hash.adopt(table, log2: exponent) }

@@ -46,9 +46,12 @@ extension UnsafeMutablePointer where Pointee == Arena {
     var free: TagPointer? = nil
     let enough = size &+ constraints.slack(quantum: pointee.quantum)
     if fit == .instant, enough >= size {
-      free = pointee.search(size, under: constraints, from: (enough &>> pointee.quantumShift).log2Ceiling)
+      free = pointee.search(
+        size, under: constraints, from: (enough &>> pointee.quantumShift).log2Ceiling)
     }
-    free = free ?? pointee.search(size, under: constraints, from: (size &>> pointee.quantumShift).log2Floor)
+    free =
+      free
+      ?? pointee.search(size, under: constraints, from: (size &>> pointee.quantumShift).log2Floor)
     guard let free else { return nil }
     return pointee.take(size, of: free, under: constraints)
   }
@@ -59,7 +62,9 @@ extension UnsafeMutablePointer where Pointee == Arena {
   ) -> TagPointer? {
     guard importLocking(enough) else { return nil }
     defer { pointee.lock.unlock() }
-    guard let free = pointee.search(size, under: constraints, from: (size &>> pointee.quantumShift).log2Floor)
+    guard
+      let free = pointee.search(
+        size, under: constraints, from: (size &>> pointee.quantumShift).log2Floor)
     else { return nil }
     return pointee.take(size, of: free, under: constraints)
   }

@@ -24,7 +24,9 @@ extension UnsafeMutablePointer where Pointee == Arena {
     if !hasTags { pointee.lock.lock() }
     defer { pointee.lock.unlock() }
     let limit = limit.roundedDown(to: pointee.quantum)
-    guard limit != 0, let oldest = pointee.age.oldest, oldest.pointee.stamp <= time else { return nil }
+    guard limit != 0, let oldest = pointee.age.oldest, oldest.pointee.stamp <= time else {
+      return nil
+    }
     let stamp = oldest.pointee.stamp
     let size = hasTags ? min(limit, oldest.pointee.size) : oldest.pointee.size
     let tag = pointee.cutFront(oldest, size)

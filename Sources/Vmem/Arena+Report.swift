@@ -40,22 +40,22 @@ package struct Whereabouts {
 extension UnsafeMutablePointer where Pointee == Arena {
   /// - Complexity: O(1).
   package var sizes: ArenaSizes {
-    get {
-      pointee.lock.lock()
-      pointee.caches.lock.lock()
-      var cached: UInt = 0
-      var quanta = pointee.cachedBytes &>> pointee.quantumShift
-      while quanta > 0 {
-        cached = cached &+ caches.pointee.count(quanta) &* quanta &* pointee.quantum
-        quanta &-= 1
-      }
-      pointee.caches.lock.unlock()
-      let sizes = ArenaSizes(
-        total: pointee.totalBytes, inUse: pointee.inUseBytes, free: pointee.totalBytes &- pointee.inUseBytes &- pointee.withdrawnBytes,
-        dirty: pointee.freeDirtyBytes, withdrawn: pointee.withdrawnBytes, cached: cached, spanCount: pointee.spans.count)
-      pointee.lock.unlock()
-      return sizes
+    pointee.lock.lock()
+    pointee.caches.lock.lock()
+    var cached: UInt = 0
+    var quanta = pointee.cachedBytes &>> pointee.quantumShift
+    while quanta > 0 {
+      cached = cached &+ caches.pointee.count(quanta) &* quanta &* pointee.quantum
+      quanta &-= 1
     }
+    pointee.caches.lock.unlock()
+    let sizes = ArenaSizes(
+      total: pointee.totalBytes, inUse: pointee.inUseBytes,
+      free: pointee.totalBytes &- pointee.inUseBytes &- pointee.withdrawnBytes,
+      dirty: pointee.freeDirtyBytes, withdrawn: pointee.withdrawnBytes, cached: cached,
+      spanCount: pointee.spans.count)
+    pointee.lock.unlock()
+    return sizes
   }
 
   /// The boundary tags of the arena: those of spans and segments, and in hand.

@@ -48,7 +48,8 @@ extension UnsafeMutablePointer where Pointee == Arena {
     guard importLocking(missing) else { return .failed }
     defer { pointee.lock.unlock() }
     // The source may have given a span elsewhere, or another thread was faster.
-    return pointee.available(to: tag, atMost: newSize) >= newSize ? pointee.extend(tag, to: newSize) : .failed
+    return pointee.available(to: tag, atMost: newSize) >= newSize
+      ? pointee.extend(tag, to: newSize) : .failed
   }
 
   /// Frees what a busy segment has beyond `newSize` bytes, rounded up.

@@ -42,17 +42,19 @@ package struct Arena: ~Copyable {
   /// quantum) and whether the span may hold other bytes than zero; presets are
   /// `size` and false.
   /// - Returns: the start, a multiple of the quantum, or `Arena.none`.
-  package typealias Import = @convention(c) (
-    _ source: UnsafeMutableRawPointer?, _ size: UInt,
-    _ actualSize: UnsafeMutablePointer<UInt>, _ isDirty: UnsafeMutablePointer<Bool>
-  ) -> UInt
+  package typealias Import =
+    @convention(c) (
+      _ source: UnsafeMutableRawPointer?, _ size: UInt,
+      _ actualSize: UnsafeMutablePointer<UInt>, _ isDirty: UnsafeMutablePointer<Bool>
+    ) -> UInt
 
   /// Gives a whole imported span back to `source`. Called without the arena's
   /// lock; `stamp` is the latest at which a part of the span became dirty.
-  package typealias Release = @convention(c) (
-    _ source: UnsafeMutableRawPointer?, _ start: UInt, _ size: UInt, _ isDirty: Bool,
-    _ stamp: UInt64
-  ) -> Void
+  package typealias Release =
+    @convention(c) (
+      _ source: UnsafeMutableRawPointer?, _ start: UInt, _ size: UInt, _ isDirty: Bool,
+      _ stamp: UInt64
+    ) -> Void
 
   package let name: StaticString
   /// Every start and size is a multiple of it. A power of two.

@@ -48,6 +48,20 @@ import Vmem
     arena.checkInvariants()
   }
 
+  @Test("A02: spans added in any order are kept by address")
+  func spanOrder() {
+    let arena = fixture.arena(mergesSpans: true)
+    for start: UInt in [50, 10, 30, 70, 20] { #expect(arena.addSpan(start, 10)) }
+    #expect(!arena.addSpan(25, 10) && !arena.addSpan(45, 10) && !arena.addSpan(10, 10))
+    #expect(
+      segments(arena) == [
+        Piece(kind: .free, start: 10, size: 20), Piece(kind: .free, start: 30, size: 10),
+        Piece(kind: .free, start: 50, size: 10), Piece(kind: .free, start: 70, size: 10),
+      ])
+    #expect(arena.sizes.spanCount == 4, "20 extended 10; 30 was there before 20")
+    arena.checkInvariants()
+  }
+
   @Test("A02: segments cover their span; free neighbours of one kind coalesce")
   func coalescing() throws {
     let arena = fixture.arena(quantum: 4)

@@ -156,7 +156,8 @@ import Vmem
   @Test("fork locks children before their sources, and the child starts unlocked")
   func fork() {
     let parent = fixture.arena(hashed: true, height: 1, cachedQuanta: 2)
-    let child = fixture.arena(cachedQuanta: 2, importSpan: Arena.importFromArena, source: parent.raw)
+    let child = fixture.arena(
+      cachedQuanta: 2, importSpan: Arena.importFromArena, source: parent.raw)
     #expect(parent.addSpan(0, 100))
     child.pointer.lockForFork()
     parent.pointer.lockForFork()
