@@ -138,8 +138,9 @@ extension Arena {
     }
     spans.remove(span)
     unlink(span)
-    reserve.give(span)
     totalBytes = totalBytes &- span.pointee.size
+    // Last: a tag given may be another arena's at once.
+    reserve.give(span)
     return (isDirty, stamp)
   }
 
