@@ -16,8 +16,9 @@
 import Base
 
 package struct Metadata: ~Copyable {
-  package let lock: Lock
   private let source: PageSource
+  // Not the first field: TSan takes a mutating call for a write to the first.
+  package let lock: Lock
   private var front: UInt
   private var committed: UInt
   private var end: UInt
@@ -110,7 +111,7 @@ package struct Pool: ~Copyable {
   package let name: StaticString
   package let itemBytes: UInt
   private let alignment: UInt
-  private let metadata: UnsafeMutablePointer<Metadata>
+  fileprivate let metadata: UnsafeMutablePointer<Metadata>
   private var free: UInt
   private var fresh: UInt
   private var freshEnd: UInt
@@ -135,11 +136,8 @@ package struct Pool: ~Copyable {
     freeCount = 0
   }
 
-  /// Takes one structure. Its contents are undefined.
-  /// - Returns: its address, or 0 when there is no memory.
-  package mutating func take() -> UInt {
-    metadata.pointee.lock.lock()
-    defer { metadata.pointee.lock.unlock() }
+  /// Called with the metadata lock held.
+  fileprivate mutating func takeItem() -> UInt {
     if free != 0 {
       let item = free
       free = item.word
@@ -150,7 +148,8 @@ package struct Pool: ~Copyable {
     if fresh == freshEnd {
       // About a page at a time, so that pools share pages as little as need be.
       let count = max(1, 4096 / itemBytes)
-      let batch = metadata.pointee.cut(count &* itemBytes, alignment: alignment)
+      let region = metadata  // without this copy the compiler fails under TSan
+      let batch = region.pointee.cut(count &* itemBytes, alignment: alignment)
       guard batch != 0 else { return 0 }
       fresh = batch
       freshEnd = batch &+ count &* itemBytes
@@ -161,13 +160,45 @@ package struct Pool: ~Copyable {
     return item
   }
 
-  /// Gives back a structure that came from `take`. Never fails, never allocates.
-  package mutating func give(_ item: UInt) {
-    metadata.pointee.lock.lock()
+  /// Called with the metadata lock held.
+  fileprivate mutating func giveItem(_ item: UInt) {
     item.word = free
     free = item
     freeCount &+= 1
     usedCount &-= 1
+  }
+
+  /// As `UnsafeMutablePointer.take`; for a pool that one thread uses.
+  package mutating func take() -> UInt {
+    metadata.pointee.lock.lock()
+    defer { metadata.pointee.lock.unlock() }
+    return takeItem()
+  }
+
+  /// As `UnsafeMutablePointer.give`; for a pool that one thread uses.
+  package mutating func give(_ item: UInt) {
+    metadata.pointee.lock.lock()
+    giveItem(item)
     metadata.pointee.lock.unlock()
+  }
+}
+
+// A pool that threads share is used through its pointer: a mutating call is an
+// access to all of it, and here that begins only under the lock.
+extension UnsafeMutablePointer where Pointee == Pool {
+  /// Takes one structure. Its contents are undefined. Takes the metadata lock.
+  /// - Returns: its address, or 0 when there is no memory.
+  package func take() -> UInt {
+    pointee.metadata.pointee.lock.lock()
+    defer { pointee.metadata.pointee.lock.unlock() }
+    return pointee.takeItem()
+  }
+
+  /// Gives back a structure that came from `take`. Never fails, never allocates.
+  /// Takes the metadata lock.
+  package func give(_ item: UInt) {
+    pointee.metadata.pointee.lock.lock()
+    pointee.giveItem(item)
+    pointee.metadata.pointee.lock.unlock()
   }
 }

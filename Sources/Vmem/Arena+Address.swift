@@ -6,13 +6,13 @@
 
 import Base
 
-extension Arena {
+extension UnsafeMutablePointer where Pointee == Arena {
   /// Allocates `size` bytes, rounded up to the quantum.
   ///
   /// Takes the lock; may import and call the kernel with the lock dropped.
   /// - Returns: the start, or `Arena.none`.
-  package mutating func allocateAddress(_ size: UInt) -> UInt {
-    guard let tag = allocateSegment(rounded(size)) else { return Arena.none }
+  package func allocateAddress(_ size: UInt) -> UInt {
+    guard let tag = allocateSegment(pointee.rounded(size)) else { return Arena.none }
     return register(tag)
   }
 
@@ -22,17 +22,17 @@ extension Arena {
   /// Takes the lock; may call the kernel with the lock dropped.
   /// - Returns: the start; `Arena.none`, and the segment is free again, if the
   ///   arena has no hash table.
-  package mutating func register(_ tag: TagPointer) -> UInt {
+  package func register(_ tag: TagPointer) -> UInt {
     let start = tag.pointee.start
-    lock.lock()
-    guard hash.hasTable else {
-      lock.unlock()
+    pointee.lock.lock()
+    guard pointee.hash.hasTable else {
+      pointee.lock.unlock()
       freeSegment(tag, dirty: tag.pointee.isDirty, stamp: 0)
       return Arena.none
     }
-    hash.insert(tag)
-    let isCrowded = hash.desiredLog2 > hash.log2
-    lock.unlock()
+    pointee.hash.insert(tag)
+    let isCrowded = pointee.hash.desiredLog2 > pointee.hash.log2
+    pointee.lock.unlock()
     if isCrowded { _ = rehash() }
     return start
   }
@@ -42,25 +42,25 @@ extension Arena {
   /// Takes the lock; may release a span with the lock dropped. Ends the process
   /// when nothing was allocated there, or something of another size.
   /// - Parameter size: that of the allocation, rounded up or not.
-  package mutating func free(address: UInt, size: UInt, dirty: Bool, stamp: UInt64) {
-    lock.lock()
-    guard let tag = hash.find(address) else {
+  package func free(address: UInt, size: UInt, dirty: Bool, stamp: UInt64) {
+    pointee.lock.lock()
+    guard let tag = pointee.hash.find(address) else {
       die("free of an address that was not allocated:", at: address, zone: nil)
     }
-    if tag.pointee.size != rounded(size) {
+    if tag.pointee.size != pointee.rounded(size) {
       die("free of another size than was allocated: ", size, " bytes at ", address)
     }
-    putBack(tag, dirty: dirty, stamp: stamp)
-    if releases { return unlockReleasing(tag) }
-    lock.unlock()
+    pointee.putBack(tag, dirty: dirty, stamp: stamp)
+    if pointee.releases { return unlockReleasing(tag) }
+    pointee.lock.unlock()
   }
 
   /// The tag of the registered segment that starts at `address`. Takes the lock;
   /// the tag stays valid only as long as nobody frees the segment.
-  package mutating func find(address: UInt) -> TagPointer? {
-    lock.lock()
-    defer { lock.unlock() }
-    return hash.find(address)
+  package func find(address: UInt) -> TagPointer? {
+    pointee.lock.lock()
+    defer { pointee.lock.unlock() }
+    return pointee.hash.find(address)
   }
 
   /// Fits the hash table to the number of registered segments (A07): called by
@@ -70,24 +70,25 @@ extension Arena {
   /// - Returns: whether the table has the right size now.
   /// - Complexity: O(registered segments) when the size changes.
   @inline(never)
-  package mutating func rehash() -> Bool {
+  package func rehash() -> Bool {
     let exponent = missingTable()
-    let table = exponent == UInt.max ? 0 : hash.cutTable(log2: exponent)
-    lock.lock()
-    defer { lock.unlock() }
-    if table != 0 { hash.adopt(table, log2: exponent) }
-    let desired = hash.desiredLog2
-    guard hash.hasTable(log2: desired) else { return false }
-    if desired != hash.log2 { hash.resize(log2: desired) }
+    let table =
+      exponent == UInt.max ? 0 : SegmentHash.cutTable(log2: exponent, from: pointee.hashMemory)
+    pointee.lock.lock()
+    defer { pointee.lock.unlock() }
+    if table != 0 { pointee.hash.adopt(table, log2: exponent) }
+    let desired = pointee.hash.desiredLog2
+    guard pointee.hash.hasTable(log2: desired) else { return false }
+    if desired != pointee.hash.log2 { pointee.hash.resize(log2: desired) }
     return true
   }
 
   /// The exponent of the table that has to be cut first, or `UInt.max`.
   @inline(never)
-  private mutating func missingTable() -> UInt {
-    lock.lock()
-    defer { lock.unlock() }
-    let desired = hash.desiredLog2
-    return hash.hasTable(log2: desired) ? UInt.max : desired
+  private func missingTable() -> UInt {
+    pointee.lock.lock()
+    defer { pointee.lock.unlock() }
+    let desired = pointee.hash.desiredLog2
+    return pointee.hash.hasTable(log2: desired) ? UInt.max : desired
   }
 }

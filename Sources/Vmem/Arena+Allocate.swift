@@ -1,7 +1,7 @@
 // Arena+Allocate.swift: taking a segment without constraints.
 //
-// The common path is one search and one cut: about 60 instructions beside the
-// lock when the clean lists serve it. All else is allocateSlowly.
+// The common path is one search and one cut: 85 instructions beside the lock
+// when the clean lists serve it (single-stepped). All else is allocateSlowly.
 //
 // Order of search: dirty lists, best fit among the first 16 of the exact order
 // and of the next; clean lists, instant fit; all of the exact order, dirty then
@@ -10,12 +10,7 @@
 import Base
 import Pages
 
-extension Arena {
-  /// How many dirty segments of one list a search looks at. A large block that
-  /// lands in a hole of nearly its size leaves the big holes whole; looking at
-  /// 16 costs about as much as a page fault's tenth.
-  static var dirtySearchLimit: Int { 16 }
-
+extension UnsafeMutablePointer where Pointee == Arena {
   /// Allocates `size` bytes, rounded up to the quantum, anywhere in the arena.
   ///
   /// Takes the lock; may import and call the kernel with the lock dropped.
@@ -24,25 +19,82 @@ extension Arena {
   ///   is 0 or there is no room.
   /// - Complexity: O(1) unless no list surely fits.
   @inline(__always)
-  package mutating func allocate(_ size: UInt) -> TagPointer? {
-    let size = rounded(size)
+  package func allocate(_ size: UInt) -> TagPointer? {
+    let size = pointee.rounded(size)
     // 0 wraps to the largest size, which no cache has.
-    if size &- 1 < cachedBytes, let tag = caches.take(size &>> quantumShift) { return tag }
-    return allocateSegment(size)
+    return size &- 1 < pointee.cachedBytes ? allocateCached(size) : allocateSegment(size)
+  }
+
+  @inline(never)
+  private func allocateCached(_ size: UInt) -> TagPointer? {
+    caches.take(size &>> pointee.quantumShift) ?? allocateSegment(size)
   }
 
   /// Allocates past the quantum caches. `size` is in whole quanta, or 0.
   @inline(never)
-  mutating func allocateSegment(_ size: UInt) -> TagPointer? {
-    lock.lock()
-    if _fastPath(size != 0 && reserve.count != 0), let free = quickFit(size) {
-      let tag = takeFront(free, size)
-      lock.unlock()
+  func allocateSegment(_ size: UInt) -> TagPointer? {
+    pointee.lock.lock()
+    if _fastPath(size != 0 && pointee.reserve.count != 0), let free = pointee.quickFit(size) {
+      let tag = pointee.takeFront(free, size)
+      pointee.lock.unlock()
       return tag
     }
-    lock.unlock()
+    pointee.lock.unlock()
     return allocateSlowly(size)
   }
+
+  @inline(never)
+  private func allocateSlowly(_ size: UInt) -> TagPointer? {
+    guard size != 0 else { return nil }
+    if let tag = allocateThoroughly(size) { return tag }
+    if pointee.importSpan != nil, let tag = importAndTake(size) { return tag }
+    return allocateJoined(size)
+  }
+
+  /// Everything short of importing: instant fit that fails retries as best fit.
+  @inline(never)
+  private func allocateThoroughly(_ size: UInt) -> TagPointer? {
+    guard lockWithTags() else { return nil }
+    defer { pointee.lock.unlock() }
+    guard
+      let free = pointee.quickFit(size) ?? pointee.dirty.exactOrderFit(size)
+        ?? pointee.clean.exactOrderFit(size)
+    else { return nil }
+    return pointee.takeFront(free, size)
+  }
+
+  @inline(never)
+  private func importAndTake(_ size: UInt) -> TagPointer? {
+    guard importLocking(size) else { return nil }
+    defer { pointee.lock.unlock() }
+    guard
+      let free = pointee.quickFit(size) ?? pointee.dirty.exactOrderFit(size)
+        ?? pointee.clean.exactOrderFit(size)
+    else { return nil }
+    return pointee.takeFront(free, size)
+  }
+
+  /// The last resort: a run of free neighbours, some clean and some dirty.
+  /// After it has failed, no `size` contiguous bytes are free.
+  /// - Complexity: O(segments).
+  @inline(never)
+  private func allocateJoined(_ size: UInt) -> TagPointer? {
+    let anywhere = Constraints(
+      alignment: pointee.quantum, phase: 0, nocross: 0, minimum: 0, maximum: .max)
+    guard lockWithTags() else { return nil }
+    defer { pointee.lock.unlock() }
+    guard let free = pointee.joinedRun(size, under: anywhere) else { return nil }
+    return pointee.takeFront(free, size)
+  }
+}
+
+// MARK: - Under the lock
+
+extension Arena {
+  /// How many dirty segments of one list a search looks at. A block that lands
+  /// in a hole of nearly its size leaves the big holes whole. 16 tags are at most
+  /// 16 cache misses, about a microsecond: what one page fault costs.
+  static var dirtySearchLimit: Int { 16 }
 
   @inline(__always)
   mutating func quickFit(_ size: UInt) -> TagPointer? {
@@ -84,46 +136,6 @@ extension Arena {
       clean.cutFront(free, size)
     }
     return tag
-  }
-
-  @inline(never)
-  private mutating func allocateSlowly(_ size: UInt) -> TagPointer? {
-    guard size != 0 else { return nil }
-    if let tag = allocateThoroughly(size) { return tag }
-    if importSpan != nil, let tag = importAndTake(size) { return tag }
-    return allocateJoined(size)
-  }
-
-  /// Everything short of importing: instant fit that fails retries as best fit.
-  @inline(never)
-  private mutating func allocateThoroughly(_ size: UInt) -> TagPointer? {
-    guard lockWithTags() else { return nil }
-    defer { lock.unlock() }
-    guard let free = quickFit(size) ?? dirty.exactOrderFit(size) ?? clean.exactOrderFit(size)
-    else { return nil }
-    return takeFront(free, size)
-  }
-
-  @inline(never)
-  private mutating func importAndTake(_ size: UInt) -> TagPointer? {
-    guard importLocking(size) else { return nil }
-    defer { lock.unlock() }
-    guard let free = quickFit(size) ?? dirty.exactOrderFit(size) ?? clean.exactOrderFit(size)
-    else { return nil }
-    return takeFront(free, size)
-  }
-
-  /// The last resort: a run of free neighbours, some clean and some dirty.
-  /// After it has failed, no `size` contiguous bytes are free.
-  /// - Complexity: O(segments).
-  @inline(never)
-  private mutating func allocateJoined(_ size: UInt) -> TagPointer? {
-    let anywhere = Constraints(
-      alignment: quantum, phase: 0, nocross: 0, minimum: 0, maximum: .max)
-    guard lockWithTags() else { return nil }
-    defer { lock.unlock() }
-    guard let free = joinedRun(size, under: anywhere) else { return nil }
-    return takeFront(free, size)
   }
 
   /// Joins the first run of free neighbours that has room for `size` bytes

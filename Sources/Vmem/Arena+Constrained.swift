@@ -9,7 +9,7 @@
 
 import Base
 
-extension Arena {
+extension UnsafeMutablePointer where Pointee == Arena {
   /// Allocates `size` bytes, rounded up to the quantum, whose start is `phase`
   /// past a multiple of `alignment`, that contain no border at a multiple of
   /// `nocross` (0: any), and lie within `minimum ... maximum` (both included).
@@ -20,61 +20,70 @@ extension Arena {
   ///   contradict each other.
   /// - Complexity: O(1) with `fit: .instant` and only an alignment, if a segment
   ///   of `size + alignment` bytes is free; else O(free segments).
-  package mutating func allocate(
+  package func allocate(
     _ size: UInt, alignment: UInt, phase: UInt = 0, nocross: UInt = 0,
     minimum: UInt = 0, maximum: UInt = .max, fit: Fit = .instant
   ) -> TagPointer? {
-    let size = rounded(size)
+    let size = pointee.rounded(size)
     let constraints = Constraints(
-      alignment: max(alignment, quantum), phase: phase, nocross: nocross,
+      alignment: max(alignment, pointee.quantum), phase: phase, nocross: nocross,
       minimum: minimum, maximum: maximum)
-    guard size != 0, constraints.isValid(size: size, quantum: quantum) else { return nil }
+    guard size != 0, constraints.isValid(size: size, quantum: pointee.quantum) else { return nil }
     if let tag = allocateFree(size, under: constraints, fit: fit) { return tag }
-    if importSpan != nil, constraints.isOnlyAlignment {
-      let enough = size &+ constraints.slack(quantum: quantum)
+    if pointee.importSpan != nil, constraints.isOnlyAlignment {
+      let enough = size &+ constraints.slack(quantum: pointee.quantum)
       if enough >= size, let tag = importAndTake(size, enough, under: constraints) { return tag }
     }
     return allocateJoined(size, under: constraints)
   }
 
   @inline(never)
-  private mutating func allocateFree(_ size: UInt, under constraints: Constraints, fit: Fit)
+  private func allocateFree(_ size: UInt, under constraints: Constraints, fit: Fit)
     -> TagPointer?
   {
     guard lockWithTags() else { return nil }
-    defer { lock.unlock() }
+    defer { pointee.lock.unlock() }
     var free: TagPointer? = nil
-    let enough = size &+ constraints.slack(quantum: quantum)
+    let enough = size &+ constraints.slack(quantum: pointee.quantum)
     if fit == .instant, enough >= size {
-      free = search(size, under: constraints, from: (enough &>> quantumShift).log2Ceiling)
+      free = pointee.search(
+        size, under: constraints, from: (enough &>> pointee.quantumShift).log2Ceiling)
     }
-    free = free ?? search(size, under: constraints, from: (size &>> quantumShift).log2Floor)
+    free =
+      free
+      ?? pointee.search(size, under: constraints, from: (size &>> pointee.quantumShift).log2Floor)
     guard let free else { return nil }
-    return take(size, of: free, under: constraints)
+    return pointee.take(size, of: free, under: constraints)
   }
 
   @inline(never)
-  private mutating func importAndTake(
+  private func importAndTake(
     _ size: UInt, _ enough: UInt, under constraints: Constraints
   ) -> TagPointer? {
     guard importLocking(enough) else { return nil }
-    defer { lock.unlock() }
-    guard let free = search(size, under: constraints, from: (size &>> quantumShift).log2Floor)
+    defer { pointee.lock.unlock() }
+    guard
+      let free = pointee.search(
+        size, under: constraints, from: (size &>> pointee.quantumShift).log2Floor)
     else { return nil }
-    return take(size, of: free, under: constraints)
+    return pointee.take(size, of: free, under: constraints)
   }
 
   @inline(never)
-  private mutating func allocateJoined(_ size: UInt, under constraints: Constraints)
+  private func allocateJoined(_ size: UInt, under constraints: Constraints)
     -> TagPointer?
   {
     guard lockWithTags() else { return nil }
-    defer { lock.unlock() }
-    guard let free = joinedRun(size, under: constraints) else { return nil }
-    return take(size, of: free, under: constraints)
+    defer { pointee.lock.unlock() }
+    guard let free = pointee.joinedRun(size, under: constraints) else { return nil }
+    return pointee.take(size, of: free, under: constraints)
   }
+}
 
-  private mutating func search(_ size: UInt, under constraints: Constraints, from order: UInt)
+// MARK: - Under the lock
+
+extension Arena {
+  fileprivate mutating func search(_ size: UInt, under constraints: Constraints, from order: UInt)
     -> TagPointer?
   {
     dirty.firstFit(size, under: constraints, from: order)
@@ -83,7 +92,7 @@ extension Arena {
 
   /// Cuts `size` bytes out of a free segment that has room for them. Called
   /// with the lock held and two tags in hand.
-  private mutating func take(_ size: UInt, of free: TagPointer, under constraints: Constraints)
+  fileprivate mutating func take(_ size: UInt, of free: TagPointer, under constraints: Constraints)
     -> TagPointer
   {
     let start = constraints.place(size, from: free.pointee.start, to: free.pointee.end)

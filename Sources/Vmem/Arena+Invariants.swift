@@ -5,25 +5,27 @@
 
 import Base
 
-extension Arena {
+extension UnsafeMutablePointer where Pointee == Arena {
   /// Checks the whole arena. Takes both locks. O(segments).
   @inline(__always)
-  package mutating func checkInvariants() {
+  package func checkInvariants() {
     #if INVARIANTS
-      lock.lock()
-      caches.lock.lock()
-      checkSegments()
-      checkLists(areDirty: true)
-      checkLists(areDirty: false)
-      checkAge()
-      checkCaches()
-      caches.lock.unlock()
-      lock.unlock()
+      pointee.lock.lock()
+      pointee.caches.lock.lock()
+      pointee.checkSegments()
+      pointee.checkLists(areDirty: true)
+      pointee.checkLists(areDirty: false)
+      pointee.checkAge()
+      pointee.checkCaches(caches)
+      pointee.caches.lock.unlock()
+      pointee.lock.unlock()
     #endif
   }
+}
 
+extension Arena {
   #if INVARIANTS
-    private mutating func checkSegments() {
+    fileprivate mutating func checkSegments() {
       var total: UInt = 0
       var inUse: UInt = 0
       var withdrawn: UInt = 0
@@ -60,7 +62,7 @@ extension Arena {
       invariant(withdrawn == withdrawnBytes, "arena: withdrawnBytes")
     }
 
-    private mutating func checkNeighbours(_ tag: TagPointer) {
+    fileprivate mutating func checkNeighbours(_ tag: TagPointer) {
       invariant(!tag.pointee.isCached || tag.pointee.kind == .busy, "arena: cached and not busy")
       invariant(!tag.pointee.isHashed || tag.pointee.kind == .busy, "arena: hashed and not busy")
       if tag.pointee.isHashed {
@@ -74,7 +76,7 @@ extension Arena {
 
     /// The lists hold as many segments and bytes as the arena has free ones of
     /// their kind, and only such: so each is on exactly one list.
-    private mutating func checkLists(areDirty: Bool) {
+    fileprivate mutating func checkLists(areDirty: Bool) {
       let bitmap = areDirty ? dirty.bitmap : clean.bitmap
       var listedCount = 0
       var listedBytes: UInt = 0
@@ -104,7 +106,7 @@ extension Arena {
       invariant(listedCount == 0 && listedBytes == 0, "arena: free segment on no list")
     }
 
-    private mutating func checkAge() {
+    fileprivate mutating func checkAge() {
       var bytes: UInt = 0
       var tag = age.oldest
       var older: TagPointer? = nil
@@ -119,18 +121,18 @@ extension Arena {
       invariant(bytes == freeDirtyBytes, "arena: dirtyBytes")
     }
 
-    private mutating func checkCaches() {
+    fileprivate mutating func checkCaches(_ caches: UnsafeMutablePointer<QuantumCaches>) {
       var quanta = cachedBytes &>> quantumShift
       while quanta > 0 {
         var count: UInt = 0
-        var tag = caches.top(quanta)
+        var tag = caches.pointee.top(quanta)
         while let here = tag {
           invariant(here.pointee.isCached, "arena: in a quantum cache and not marked")
           invariant(here.pointee.size == quanta &* quantum, "arena: in another size's cache")
           count &+= 1
           tag = here.pointee.older
         }
-        invariant(count == caches.count(quanta), "arena: number of cached segments")
+        invariant(count == caches.pointee.count(quanta), "arena: number of cached segments")
         invariant(count <= QuantumCaches.limit(quanta), "arena: cache above its limit")
         quanta &-= 1
       }

@@ -9,7 +9,7 @@
 
 import Base
 
-extension Arena {
+extension UnsafeMutablePointer where Pointee == Arena {
   /// Takes the segment that has been dirty for longest out of the free lists.
   ///
   /// Takes the lock; may call the kernel for a tag. If there is none, a segment
@@ -19,18 +19,20 @@ extension Arena {
   ///   - limit: the most bytes to take, at least a quantum.
   /// - Returns: a segment for `returnPurged`; nil when none is old enough.
   /// - Complexity: O(1).
-  package mutating func withdrawDirty(notAfter time: UInt64, atMost limit: UInt) -> TagPointer? {
+  package func withdrawDirty(notAfter time: UInt64, atMost limit: UInt) -> TagPointer? {
     let hasTags = lockWithTags()
-    if !hasTags { lock.lock() }
-    defer { lock.unlock() }
-    let limit = limit.roundedDown(to: quantum)
-    guard limit != 0, let oldest = age.oldest, oldest.pointee.stamp <= time else { return nil }
+    if !hasTags { pointee.lock.lock() }
+    defer { pointee.lock.unlock() }
+    let limit = limit.roundedDown(to: pointee.quantum)
+    guard limit != 0, let oldest = pointee.age.oldest, oldest.pointee.stamp <= time else {
+      return nil
+    }
     let stamp = oldest.pointee.stamp
     let size = hasTags ? min(limit, oldest.pointee.size) : oldest.pointee.size
-    let tag = cutFront(oldest, size)
+    let tag = pointee.cutFront(oldest, size)
     tag.pointee.kind = .withdrawn
     tag.pointee.stamp = stamp
-    withdrawnBytes = withdrawnBytes &+ size
+    pointee.withdrawnBytes = pointee.withdrawnBytes &+ size
     return tag
   }
 
@@ -41,21 +43,21 @@ extension Arena {
   ///   - clean: whether the contents are known zero now.
   ///   - stamp: the time now, from which a segment that is still dirty ages anew.
   /// - Complexity: O(1).
-  package mutating func returnPurged(_ tag: TagPointer, clean: Bool, stamp: UInt64) {
-    lock.lock()
+  package func returnPurged(_ tag: TagPointer, clean: Bool, stamp: UInt64) {
+    pointee.lock.lock()
     if tag.pointee.kind != .withdrawn {
       die("return of a segment that was not withdrawn, at", at: tag.pointee.start, zone: nil)
     }
-    withdrawnBytes = withdrawnBytes &- tag.pointee.size
-    coalesce(tag, dirty: !clean, stamp: stamp)
-    if releases { return unlockReleasing(tag) }
-    lock.unlock()
+    pointee.withdrawnBytes = pointee.withdrawnBytes &- tag.pointee.size
+    pointee.coalesce(tag, dirty: !clean, stamp: stamp)
+    if pointee.releases { return unlockReleasing(tag) }
+    pointee.lock.unlock()
   }
 
   /// Bytes of dirty free segments; those withdrawn or cached not among them.
   package var dirtyBytes: UInt {
-    lock.lock()
-    defer { lock.unlock() }
-    return freeDirtyBytes
+    pointee.lock.lock()
+    defer { pointee.lock.unlock() }
+    return pointee.freeDirtyBytes
   }
 }

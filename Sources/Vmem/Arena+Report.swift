@@ -37,25 +37,25 @@ package struct Whereabouts {
   package let offset: UInt
 }
 
-extension Arena {
+extension UnsafeMutablePointer where Pointee == Arena {
   /// - Complexity: O(1).
   package var sizes: ArenaSizes {
-    mutating get {
-      lock.lock()
-      caches.lock.lock()
-      var cached: UInt = 0
-      var quanta = cachedBytes &>> quantumShift
-      while quanta > 0 {
-        cached = cached &+ caches.count(quanta) &* quanta &* quantum
-        quanta &-= 1
-      }
-      caches.lock.unlock()
-      let sizes = ArenaSizes(
-        total: totalBytes, inUse: inUseBytes, free: totalBytes &- inUseBytes &- withdrawnBytes,
-        dirty: freeDirtyBytes, withdrawn: withdrawnBytes, cached: cached, spanCount: spans.count)
-      lock.unlock()
-      return sizes
+    pointee.lock.lock()
+    pointee.caches.lock.lock()
+    var cached: UInt = 0
+    var quanta = pointee.cachedBytes &>> pointee.quantumShift
+    while quanta > 0 {
+      cached = cached &+ caches.pointee.count(quanta) &* quanta &* pointee.quantum
+      quanta &-= 1
     }
+    pointee.caches.lock.unlock()
+    let sizes = ArenaSizes(
+      total: pointee.totalBytes, inUse: pointee.inUseBytes,
+      free: pointee.totalBytes &- pointee.inUseBytes &- pointee.withdrawnBytes,
+      dirty: pointee.freeDirtyBytes, withdrawn: pointee.withdrawnBytes, cached: cached,
+      spanCount: pointee.spans.count)
+    pointee.lock.unlock()
+    return sizes
   }
 
   /// The boundary tags of the arena: those of spans and segments, and in hand.
@@ -63,48 +63,48 @@ extension Arena {
   package var tagCount: UInt {
     var count: UInt = 0
     walk { _ in count &+= 1 }
-    lock.lock()
-    defer { lock.unlock() }
-    return count &+ UInt(bitPattern: reserve.count)
+    pointee.lock.lock()
+    defer { pointee.lock.unlock() }
+    return count &+ UInt(bitPattern: pointee.reserve.count)
   }
 
   package var tagBytes: UInt { tagCount &* BoundaryTag.byteCount }
 
   /// Buckets of the hash table.
   package var bucketCount: UInt {
-    lock.lock()
-    defer { lock.unlock() }
-    return hash.bucketCount
+    pointee.lock.lock()
+    defer { pointee.lock.unlock() }
+    return pointee.hash.bucketCount
   }
 
   /// Calls `body` with every span and segment, by address, each span before its
   /// segments. Both locks are held: `body` must be short and must not use the arena.
-  package borrowing func walk(_ body: (TagPointer) -> Void) {
-    lock.lock()
-    caches.lock.lock()
-    var tag = spans.head
+  package func walk(_ body: (TagPointer) -> Void) {
+    pointee.lock.lock()
+    pointee.caches.lock.lock()
+    var tag = pointee.spans.head
     while let here = tag {
       tag = here.pointee.after
       body(here)
     }
-    caches.lock.unlock()
-    lock.unlock()
+    pointee.caches.lock.unlock()
+    pointee.lock.unlock()
   }
 
   /// The segment that `address` is in; nil when it is in no span.
   /// - Complexity: O(spans + segments of its span).
-  package borrowing func whatIs(_ address: UInt) -> Whereabouts? {
-    lock.lock()
-    defer { lock.unlock() }
-    var span = spans.head
+  package func whatIs(_ address: UInt) -> Whereabouts? {
+    pointee.lock.lock()
+    defer { pointee.lock.unlock() }
+    var span = pointee.spans.head
     while let here = span, here.pointee.end <= address { span = here.pointee.next }
     guard let span, span.pointee.start <= address else { return nil }
     var segment = span.pointee.after.unsafelyUnwrapped  // a span has segments
     while segment.pointee.end <= address {
       segment = segment.pointee.after.unsafelyUnwrapped  // they cover the span
     }
-    caches.lock.lock()
-    defer { caches.lock.unlock() }
+    pointee.caches.lock.lock()
+    defer { pointee.caches.lock.unlock() }
     return Whereabouts(
       kind: segment.pointee.kind, start: segment.pointee.start, size: segment.pointee.size,
       isDirty: segment.pointee.isDirty, isCached: segment.pointee.isCached,

@@ -18,42 +18,69 @@ package enum Growth: UInt8 {
   case dirty
 }
 
-extension Arena {
+extension UnsafeMutablePointer where Pointee == Arena {
   /// Makes a busy segment at least `newSize` bytes long without moving it.
   ///
   /// Takes the lock; may import with the lock dropped. `tag.isDirty` stays.
   /// - Returns: `.failed` also when `newSize` is 0 or does not fit an integer;
   ///   `.clean` when the segment is long enough already.
   /// - Complexity: O(1): free neighbours alternate between clean and dirty.
-  package mutating func grow(_ tag: TagPointer, to newSize: UInt) -> Growth {
-    let newSize = rounded(newSize)
+  package func grow(_ tag: TagPointer, to newSize: UInt) -> Growth {
+    let newSize = pointee.rounded(newSize)
     guard newSize != 0 else { return .failed }
-    lock.lock()
-    let available = available(to: tag, atMost: newSize)
+    pointee.lock.lock()
+    let available = pointee.available(to: tag, atMost: newSize)
     if available >= newSize {
-      let growth = extend(tag, to: newSize)
-      lock.unlock()
+      let growth = pointee.extend(tag, to: newSize)
+      pointee.lock.unlock()
       return growth
     }
-    let isLast = tag.pointee.start &+ available == (last?.pointee.end ?? 0)
-    lock.unlock()
-    if mergesSpans, importSpan != nil, isLast {
+    let isLast = tag.pointee.start &+ available == (pointee.last?.pointee.end ?? 0)
+    pointee.lock.unlock()
+    if pointee.mergesSpans, pointee.importSpan != nil, isLast {
       return growImporting(tag, newSize, missing: newSize &- available)
     }
     return .failed
   }
 
   @inline(never)
-  private mutating func growImporting(_ tag: TagPointer, _ newSize: UInt, missing: UInt) -> Growth {
+  private func growImporting(_ tag: TagPointer, _ newSize: UInt, missing: UInt) -> Growth {
     guard importLocking(missing) else { return .failed }
-    defer { lock.unlock() }
+    defer { pointee.lock.unlock() }
     // The source may have given a span elsewhere, or another thread was faster.
-    return available(to: tag, atMost: newSize) >= newSize ? extend(tag, to: newSize) : .failed
+    return pointee.available(to: tag, atMost: newSize) >= newSize
+      ? pointee.extend(tag, to: newSize) : .failed
   }
 
+  /// Frees what a busy segment has beyond `newSize` bytes, rounded up.
+  ///
+  /// Takes the lock; may call the kernel for a tag.
+  /// - Returns: false, with nothing changed, when `newSize` is 0 or not below
+  ///   the size, or there is no memory for the tag of the tail.
+  /// - Complexity: O(1).
+  package func shrink(_ tag: TagPointer, to newSize: UInt, dirty: Bool, stamp: UInt64)
+    -> Bool
+  {
+    let newSize = pointee.rounded(newSize)
+    guard newSize != 0, newSize < tag.pointee.size, lockWithTags() else { return false }
+    let tail = pointee.reserve.take()
+    tail.pointee.start = tag.pointee.start &+ newSize
+    tail.pointee.size = tag.pointee.size &- newSize
+    tag.pointee.size = newSize
+    pointee.inUseBytes = pointee.inUseBytes &- tail.pointee.size
+    pointee.link(tail, above: tag)
+    pointee.coalesce(tail, dirty: dirty, stamp: stamp)
+    pointee.lock.unlock()
+    return true
+  }
+}
+
+// MARK: - Under the lock
+
+extension Arena {
   /// The bytes from the start of a busy segment to the end of the free segments
   /// behind it, counted until they reach `limit`.
-  private func available(to tag: TagPointer, atMost limit: UInt) -> UInt {
+  fileprivate func available(to tag: TagPointer, atMost limit: UInt) -> UInt {
     var size = tag.pointee.size
     var segment = tag.pointee.after
     while size < limit, let free = segment, free.pointee.kind == .free {
@@ -63,7 +90,7 @@ extension Arena {
     return size
   }
 
-  private mutating func extend(_ tag: TagPointer, to newSize: UInt) -> Growth {
+  fileprivate mutating func extend(_ tag: TagPointer, to newSize: UInt) -> Growth {
     var growth = Growth.clean
     while tag.pointee.size < newSize {
       let free = tag.pointee.after.unsafelyUnwrapped  // `available` saw it
@@ -83,27 +110,5 @@ extension Arena {
       inUseBytes = inUseBytes &+ part
     }
     return growth
-  }
-
-  /// Frees what a busy segment has beyond `newSize` bytes, rounded up.
-  ///
-  /// Takes the lock; may call the kernel for a tag.
-  /// - Returns: false, with nothing changed, when `newSize` is 0 or not below
-  ///   the size, or there is no memory for the tag of the tail.
-  /// - Complexity: O(1).
-  package mutating func shrink(_ tag: TagPointer, to newSize: UInt, dirty: Bool, stamp: UInt64)
-    -> Bool
-  {
-    let newSize = rounded(newSize)
-    guard newSize != 0, newSize < tag.pointee.size, lockWithTags() else { return false }
-    let tail = reserve.take()
-    tail.pointee.start = tag.pointee.start &+ newSize
-    tail.pointee.size = tag.pointee.size &- newSize
-    tag.pointee.size = newSize
-    inUseBytes = inUseBytes &- tail.pointee.size
-    link(tail, above: tag)
-    coalesce(tail, dirty: dirty, stamp: stamp)
-    lock.unlock()
-    return true
   }
 }

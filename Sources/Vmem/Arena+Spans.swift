@@ -8,7 +8,7 @@
 
 import Base
 
-extension Arena {
+extension UnsafeMutablePointer where Pointee == Arena {
   /// Adds a span that stays: it is never released.
   ///
   /// Takes the lock; may call the kernel for tags.
@@ -16,12 +16,68 @@ extension Arena {
   ///   multiple of the quantum, `size` is 0, the span reaches the last integer
   ///   or overlaps another, or there is no memory for its tags.
   /// - Complexity: O(spans).
-  package mutating func addSpan(_ start: UInt, _ size: UInt, dirty: Bool = false) -> Bool {
+  package func addSpan(_ start: UInt, _ size: UInt, dirty: Bool = false) -> Bool {
     guard lockWithTags() else { return false }
-    defer { lock.unlock() }
-    return insertSpan(start, size, kind: .staticSpan, dirty: dirty)
+    defer { pointee.lock.unlock() }
+    return pointee.insertSpan(start, size, kind: .staticSpan, dirty: dirty)
   }
 
+  /// Imports `size` bytes or more. Called without the lock.
+  /// - Returns: true with the lock held, the span added and two tags in hand;
+  ///   false without the lock when the source has nothing or tags ran out.
+  func importLocking(_ size: UInt) -> Bool {
+    // The tags first: a span without tags could be neither kept nor, by an
+    // arena that does not release, given back.
+    guard let importSpan = pointee.importSpan, let tags = takePrivateTags() else { return false }
+    var actualSize = size
+    var isDirty = false
+    let start = importSpan(pointee.source, size, &actualSize, &isDirty)
+    pointee.lock.lock()
+    pointee.giveTags(tags)
+    if start == Arena.none {
+      pointee.lock.unlock()
+      return false
+    }
+    if !pointee.insertSpan(start, actualSize, kind: .importedSpan, dirty: isDirty) {
+      die("imported span is not an arena's, or overlaps one, at", at: start, zone: nil)
+    }
+    return true
+  }
+
+  /// `TagReserve.perOperation` tags that no other thread can take meanwhile,
+  /// chained over `next`.
+  @inline(never)
+  private func takePrivateTags() -> TagPointer? {
+    guard lockWithTags() else { return nil }
+    defer { pointee.lock.unlock() }
+    var chain: TagPointer? = nil
+    for _ in 0..<TagReserve.perOperation {
+      let tag = pointee.reserve.take()
+      tag.pointee.next = chain
+      chain = tag
+    }
+    return chain
+  }
+
+  /// Drops the lock; then releases the span around `tag`, a free segment, if it
+  /// was imported and is wholly free.
+  /// - Complexity: O(free neighbours, which alternate between clean and dirty).
+  @inline(never)
+  func unlockReleasing(_ tag: TagPointer) {
+    guard let span = pointee.wholeSpan(around: tag), let releaseSpan = pointee.releaseSpan else {
+      return pointee.lock.unlock()
+    }
+    let start = span.pointee.start
+    let size = span.pointee.size
+    let (isDirty, stamp) = pointee.removeSpan(span)
+    pointee.lock.unlock()
+    releaseSpan(pointee.source, start, size, isDirty, stamp)
+  }
+}
+
+// MARK: - Under the lock
+
+extension Arena {
   /// Called with the lock held and two tags in hand.
   mutating func insertSpan(_ start: UInt, _ size: UInt, kind: BoundaryTag.Kind, dirty: Bool) -> Bool
   {
@@ -57,45 +113,8 @@ extension Arena {
     return true
   }
 
-  /// Imports `size` bytes or more. Called without the lock.
-  /// - Returns: true with the lock held, the span added and two tags in hand;
-  ///   false without the lock when the source has nothing or tags ran out.
-  mutating func importLocking(_ size: UInt) -> Bool {
-    // The tags first: a span without tags could be neither kept nor, by an
-    // arena that does not release, given back.
-    guard let importSpan, let tags = takePrivateTags() else { return false }
-    var actualSize = size
-    var isDirty = false
-    let start = importSpan(source, size, &actualSize, &isDirty)
-    lock.lock()
-    giveTags(tags)
-    if start == Arena.none {
-      lock.unlock()
-      return false
-    }
-    if !insertSpan(start, actualSize, kind: .importedSpan, dirty: isDirty) {
-      die("imported span is not an arena's, or overlaps one, at", at: start, zone: nil)
-    }
-    return true
-  }
-
-  /// `TagReserve.perOperation` tags that no other thread can take meanwhile,
-  /// chained over `next`.
   @inline(never)
-  private mutating func takePrivateTags() -> TagPointer? {
-    guard lockWithTags() else { return nil }
-    defer { lock.unlock() }
-    var chain: TagPointer? = nil
-    for _ in 0..<TagReserve.perOperation {
-      let tag = reserve.take()
-      tag.pointee.next = chain
-      chain = tag
-    }
-    return chain
-  }
-
-  @inline(never)
-  private mutating func giveTags(_ chain: TagPointer) {
+  fileprivate mutating func giveTags(_ chain: TagPointer) {
     var tag: TagPointer? = chain
     while let here = tag {
       tag = here.pointee.next
@@ -103,14 +122,9 @@ extension Arena {
     }
   }
 
-  /// Drops the lock; then releases the span around `tag`, a free segment, if it
-  /// was imported and is wholly free.
-  /// - Complexity: O(free neighbours, which alternate between clean and dirty).
-  @inline(never)
-  mutating func unlockReleasing(_ tag: TagPointer) {
-    guard let span = wholeSpan(around: tag), let releaseSpan else { return lock.unlock() }
-    let start = span.pointee.start
-    let size = span.pointee.size
+  /// Takes a wholly free span out of the arena.
+  /// - Returns: whether a part of it is dirty, and the latest stamp of such a part.
+  fileprivate mutating func removeSpan(_ span: TagPointer) -> (isDirty: Bool, stamp: UInt64) {
     var isDirty = false
     var stamp: UInt64 = 0
     while let segment = span.pointee.after, !segment.pointee.isSpan {
@@ -124,14 +138,14 @@ extension Arena {
     }
     spans.remove(span)
     unlink(span)
+    totalBytes = totalBytes &- span.pointee.size
+    // Last: a tag given may be another arena's at once.
     reserve.give(span)
-    totalBytes = totalBytes &- size
-    lock.unlock()
-    releaseSpan(source, start, size, isDirty, stamp)
+    return (isDirty, stamp)
   }
 
   /// The imported span whose segments, `tag` among them, are all free.
-  private func wholeSpan(around tag: TagPointer) -> TagPointer? {
+  fileprivate func wholeSpan(around tag: TagPointer) -> TagPointer? {
     var span = tag
     while span.pointee.kind == .free { span = span.pointee.before.unsafelyUnwrapped }
     guard span.pointee.kind == .importedSpan else { return nil }
@@ -142,18 +156,20 @@ extension Arena {
     }
     return span
   }
+}
 
-  // ---- an arena as the source of another -------------------------------------
+// MARK: - An arena as the source of another
 
+extension Arena {
   /// Imports from the arena that `source` points to, which must have a hash table.
   package static var importFromArena: Import {
     { source, size, actualSize, isDirty in
       guard let source else { return UInt.max }
       let arena = source.assumingMemoryBound(to: Arena.self)
-      guard let tag = arena.pointee.allocate(size) else { return UInt.max }
+      guard let tag = arena.allocate(size) else { return UInt.max }
       actualSize.pointee = tag.pointee.size
       isDirty.pointee = tag.pointee.isDirty
-      return arena.pointee.register(tag)
+      return arena.register(tag)
     }
   }
 
@@ -161,7 +177,7 @@ extension Arena {
   package static var releaseToArena: Release {
     { source, start, size, isDirty, stamp in
       guard let source else { return }
-      source.assumingMemoryBound(to: Arena.self).pointee
+      source.assumingMemoryBound(to: Arena.self)
         .free(address: start, size: size, dirty: isDirty, stamp: stamp)
     }
   }

@@ -14,6 +14,9 @@
 // never coalesce, so that the zeroes of fresh memory are not forgotten, and
 // dirty ones are used first, so that used memory is used again.
 //
+// An arena is shared, so it is used through its pointer: those functions take
+// the lock. The mutating ones of the struct itself are called under it.
+//
 // Lock: `lock`, rank arena(height). It is dropped around import, release and
 // every request to the pool of tags that may have to wait for memory. The
 // quantum caches have a lock of their own that nothing is taken under.
@@ -39,17 +42,19 @@ package struct Arena: ~Copyable {
   /// quantum) and whether the span may hold other bytes than zero; presets are
   /// `size` and false.
   /// - Returns: the start, a multiple of the quantum, or `Arena.none`.
-  package typealias Import = @convention(c) (
-    _ source: UnsafeMutableRawPointer?, _ size: UInt,
-    _ actualSize: UnsafeMutablePointer<UInt>, _ isDirty: UnsafeMutablePointer<Bool>
-  ) -> UInt
+  package typealias Import =
+    @convention(c) (
+      _ source: UnsafeMutableRawPointer?, _ size: UInt,
+      _ actualSize: UnsafeMutablePointer<UInt>, _ isDirty: UnsafeMutablePointer<Bool>
+    ) -> UInt
 
   /// Gives a whole imported span back to `source`. Called without the arena's
   /// lock; `stamp` is the latest at which a part of the span became dirty.
-  package typealias Release = @convention(c) (
-    _ source: UnsafeMutableRawPointer?, _ start: UInt, _ size: UInt, _ isDirty: Bool,
-    _ stamp: UInt64
-  ) -> Void
+  package typealias Release =
+    @convention(c) (
+      _ source: UnsafeMutableRawPointer?, _ start: UInt, _ size: UInt, _ isDirty: Bool,
+      _ stamp: UInt64
+    ) -> Void
 
   package let name: StaticString
   /// Every start and size is a multiple of it. A power of two.
@@ -63,6 +68,8 @@ package struct Arena: ~Copyable {
   let importSpan: Import?
   let releaseSpan: Release?
   let source: UnsafeMutableRawPointer?
+  let tagPool: UnsafeMutablePointer<Pool>
+  let hashMemory: UnsafeMutablePointer<Metadata>?
   /// Sizes up to this many bytes have a quantum cache; 0 when none has.
   let cachedBytes: UInt
 
@@ -81,7 +88,7 @@ package struct Arena: ~Copyable {
 
   var reserve: TagReserve
   var hash: SegmentHash
-  var caches: QuantumCaches
+  let caches: QuantumCaches
 
   /// An arena without spans.
   ///
@@ -109,6 +116,8 @@ package struct Arena: ~Copyable {
     self.importSpan = importSpan
     self.releaseSpan = releaseSpan
     self.source = source
+    tagPool = tags
+    self.hashMemory = hashMemory
     cachedBytes = min(cachedQuanta, QuantumCaches.maximumQuanta) &* quantum
     lock = Lock(rank: .arena(height: height))
     dirty = FreeLists(quantumShift: quantumShift)
@@ -121,8 +130,9 @@ package struct Arena: ~Copyable {
     withdrawnBytes = 0
     freeDirtyBytes = 0
     reserve = TagReserve(pool: tags)
-    hash = SegmentHash(memory: hashMemory)
+    hash = SegmentHash()
     caches = QuantumCaches()
+    hash.adopt(SegmentHash.cutTable(log2: 0, from: hashMemory), log2: 0)
   }
 
   // ---- segments, under the lock ---------------------------------------------

@@ -44,8 +44,10 @@ package struct BoundaryTag: ~Copyable, Linked {
   var after: TagPointer?
   var older: TagPointer?
   var younger: TagPointer?
-  // Free or cached: the stamp. Busy: the payload. Never both.
-  private var shared: UInt64
+  /// Of a busy segment: a word for its owner; 0 when it is allocated, lost when
+  /// it is freed. Stored, so that the owner touches nothing but this word.
+  /// Otherwise the stamp.
+  package var payload: UInt
   package internal(set) var kind: Kind
   /// Whether the contents may be other than zero. Of a busy segment: whether
   /// they were so when it was allocated.
@@ -62,7 +64,7 @@ package struct BoundaryTag: ~Copyable, Linked {
     after = nil
     older = nil
     younger = nil
-    shared = 0
+    payload = 0
     kind = .free
     isDirty = false
     isHashed = false
@@ -79,16 +81,8 @@ package struct BoundaryTag: ~Copyable, Linked {
   /// When a free segment became dirty, in the caller's unit of time.
   @inline(__always)
   package internal(set) var stamp: UInt64 {
-    get { shared }
-    set { shared = newValue }
-  }
-
-  /// A word for the owner of a busy segment; 0 when it is allocated, lost when
-  /// it is freed. The arena does not read it.
-  @inline(__always)
-  package var payload: UInt {
-    get { UInt(truncatingIfNeeded: shared) }
-    set { shared = UInt64(newValue) }
+    get { UInt64(payload) }
+    set { payload = UInt(newValue) }
   }
 }
 

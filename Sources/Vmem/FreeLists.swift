@@ -44,11 +44,7 @@ struct FreeLists: ~Copyable {
 
   @inline(__always)
   mutating func remove(_ tag: TagPointer) {
-    remove(tag, from: order(of: tag.pointee.size))
-  }
-
-  @inline(__always)
-  private mutating func remove(_ tag: TagPointer, from order: UInt) {
+    let order = order(of: tag.pointee.size)
     lists[Int(bitPattern: order)].remove(tag)
     if lists[Int(bitPattern: order)].isEmpty { bitmap &= ~(1 &<< order) }
   }
@@ -59,13 +55,14 @@ struct FreeLists: ~Copyable {
   /// dozens of times, so the list is touched only when it must.
   @inline(__always)
   mutating func cutFront(_ tag: TagPointer, _ size: UInt) {
-    let former = order(of: tag.pointee.size)
-    let rest = tag.pointee.size &- size
+    let former = tag.pointee.size
+    let rest = former &- size
     tag.pointee.start = tag.pointee.start &+ size
-    if order(of: rest) == former {
+    // Equal orders: the common highest bit cancels out.
+    if former ^ rest < rest {
       tag.pointee.size = rest
     } else {
-      remove(tag, from: former)
+      remove(tag)
       tag.pointee.size = rest
       insert(tag)
     }
@@ -109,7 +106,9 @@ struct FreeLists: ~Copyable {
   /// The first segment of list `order` or above with room for `size` bytes
   /// under `constraints`.
   /// - Complexity: O(free segments).
-  mutating func firstFit(_ size: UInt, under constraints: Constraints, from order: UInt) -> TagPointer? {
+  mutating func firstFit(_ size: UInt, under constraints: Constraints, from order: UInt)
+    -> TagPointer?
+  {
     var candidates = lists(from: order)
     while candidates != 0 {
       var tag = head(candidates.trailingZeroBitCount)

@@ -18,8 +18,9 @@ struct QuantumCaches: ~Copyable {
   /// Above 16 quanta a segment is worth a search: its use takes far longer.
   static var maximumQuanta: UInt { 16 }
 
-  let lock: Lock
   private var tops: InlineArray<17, TagPointer?>
+  // Not the first field: TSan takes a mutating call for a write to the first.
+  let lock: Lock
   private var counts: InlineArray<17, UInt>
 
   init() {
@@ -33,49 +34,23 @@ struct QuantumCaches: ~Copyable {
   @inline(__always)
   static func limit(_ quanta: UInt) -> UInt { max(2, 16 / quanta) }
 
-  /// - Parameter quanta: 1 ... `maximumQuanta`.
   @inline(__always)
-  mutating func take(_ quanta: UInt) -> TagPointer? {
-    guard let tag = pop(quanta) else { return nil }
-    tag.pointee.payload = 0
-    return tag
-  }
-
-  /// As `take`; the stamp of the result is still that of `give`.
-  @inline(__always)
-  mutating func pop(_ quanta: UInt) -> TagPointer? {
-    let index = Int(bitPattern: quanta)
-    lock.lock()
-    guard let tag = tops[index] else {
-      lock.unlock()
-      return nil
-    }
+  fileprivate mutating func pop(_ index: Int) -> TagPointer? {
+    guard let tag = tops[index] else { return nil }
     tops[index] = tag.pointee.older
     counts[index] = counts[index] &- 1
     tag.pointee.isCached = false
-    lock.unlock()
     return tag
   }
 
-  /// - Returns: false when the stack is full; the segment is the caller's then.
+  /// - Returns: false when the stack is full.
   @inline(__always)
-  mutating func give(_ tag: TagPointer, _ quanta: UInt, dirty: Bool, stamp: UInt64) -> Bool {
-    let index = Int(bitPattern: quanta)
-    lock.lock()
-    if _slowPath(tag.pointee.isCached || tag.pointee.kind != .busy) {
-      die("free of a segment that is not allocated, at", at: tag.pointee.start, zone: nil)
-    }
-    guard counts[index] < QuantumCaches.limit(quanta) else {
-      lock.unlock()
-      return false
-    }
+  fileprivate mutating func push(_ tag: TagPointer, _ index: Int) -> Bool {
+    guard counts[index] < QuantumCaches.limit(UInt(bitPattern: index)) else { return false }
     tag.pointee.isCached = true
-    tag.pointee.isDirty = dirty
-    tag.pointee.stamp = stamp
     tag.pointee.older = tops[index]
     tops[index] = tag
     counts[index] = counts[index] &+ 1
-    lock.unlock()
     return true
   }
 
@@ -84,17 +59,55 @@ struct QuantumCaches: ~Copyable {
   mutating func top(_ quanta: UInt) -> TagPointer? { tops[Int(bitPattern: quanta)] }
 }
 
-extension Arena {
+extension UnsafeMutablePointer where Pointee == QuantumCaches {
+  /// Takes a segment of `quanta` quanta, 1 ... `maximumQuanta`. Takes the lock.
+  /// - Parameter keepsStamp: whether the stamp of `give` is still wanted; if
+  ///   not, the payload is 0.
+  @inline(__always)
+  func take(_ quanta: UInt, keepsStamp: Bool = false) -> TagPointer? {
+    pointee.lock.lock()
+    let tag = pointee.pop(Int(bitPattern: quanta))
+    pointee.lock.unlock()
+    if !keepsStamp, let tag { tag.pointee.payload = 0 }
+    return tag
+  }
+
+  /// Keeps a busy segment of `quanta` quanta. Takes the lock.
+  /// - Returns: false when the stack is full; the segment is the caller's then.
+  @inline(__always)
+  func give(_ tag: TagPointer, _ quanta: UInt, dirty: Bool, stamp: UInt64) -> Bool {
+    pointee.lock.lock()
+    if _slowPath(tag.pointee.isCached || tag.pointee.kind != .busy) {
+      die("free of a segment that is not allocated, at", at: tag.pointee.start, zone: nil)
+    }
+    let isKept = pointee.push(tag, Int(bitPattern: quanta))
+    if isKept {
+      tag.pointee.isDirty = dirty
+      tag.pointee.payload = UInt(stamp)
+    }
+    pointee.lock.unlock()
+    return isKept
+  }
+}
+
+extension UnsafeMutablePointer where Pointee == Arena {
+  /// The quantum caches of the arena. They are not under the arena's lock, so
+  /// they are reached without an access to the arena as a whole.
+  @inline(__always)
+  var caches: UnsafeMutablePointer<QuantumCaches> {
+    withUnsafePointer(to: pointee.caches) { UnsafeMutablePointer<QuantumCaches>(mutating: $0) }
+  }
+
   /// Frees every segment in the quantum caches (A14).
   ///
   /// Takes both locks, one after the other; may release spans.
   /// - Returns: whether there was any.
   @inline(never)
-  package mutating func reap() -> Bool {
+  package func reap() -> Bool {
     var found = false
-    var quanta = cachedBytes &>> quantumShift
+    var quanta = pointee.cachedBytes &>> pointee.quantumShift
     while quanta > 0 {
-      while let tag = caches.pop(quanta) {
+      while let tag = caches.take(quanta, keepsStamp: true) {
         found = true
         freeSegment(tag, dirty: tag.pointee.isDirty, stamp: tag.pointee.stamp)
       }
@@ -105,20 +118,20 @@ extension Arena {
 
   /// Takes the arena's locks for fork, so that the child finds it whole.
   /// Arenas are locked children first.
-  package borrowing func lockForFork() {
-    lock.lock()
-    caches.lock.lock()
+  package func lockForFork() {
+    pointee.lock.lock()
+    pointee.caches.lock.lock()
   }
 
   /// Undoes `lockForFork` in the parent.
-  package borrowing func unlockAfterFork() {
-    caches.lock.unlock()
-    lock.unlock()
+  package func unlockAfterFork() {
+    pointee.caches.lock.unlock()
+    pointee.lock.unlock()
   }
 
   /// Undoes `lockForFork` in the child.
-  package borrowing func resetAfterFork() {
-    caches.lock.reset()
-    lock.reset()
+  package func resetAfterFork() {
+    pointee.caches.lock.reset()
+    pointee.lock.reset()
   }
 }

@@ -19,17 +19,14 @@ struct SegmentHash: ~Copyable {
   /// 8,192 buckets: with 16 bytes of chain a probe they serve 100,000 segments.
   static var maximumLog2: UInt { 13 }
 
-  private let memory: UnsafeMutablePointer<Metadata>?
   private var tables: InlineArray<14, UInt>
   private(set) var log2: UInt
   private(set) var count: UInt
 
-  init(memory: UnsafeMutablePointer<Metadata>?) {
-    self.memory = memory
+  init() {
     tables = InlineArray(repeating: 0)
     log2 = 0
     count = 0
-    tables[0] = cutTable(log2: 0)
   }
 
   var bucketCount: UInt { 1 &<< log2 }
@@ -38,10 +35,12 @@ struct SegmentHash: ~Copyable {
   /// memory for the table of one bucket.
   var hasTable: Bool { mutating get { tables[Int(bitPattern: log2)] != 0 } }
 
-  /// The exponent that the table should have; that which it has if that is near.
+  /// The exponent that the table should have; that which it has if the number
+  /// of segments is within a factor of two of it.
   var desiredLog2: UInt {
-    let desired = min(max(count, 1), 1 &<< SegmentHash.maximumLog2)
-    if desired > 2 &* bucketCount || 2 &* desired < bucketCount { return desired.log2Ceiling }
+    if count > 2 &* bucketCount || 2 &* max(count, 1) < bucketCount {
+      return min(max(count, 1).log2Ceiling, SegmentHash.maximumLog2)
+    }
     return log2
   }
 
@@ -49,7 +48,7 @@ struct SegmentHash: ~Copyable {
 
   /// Cuts a table of 2^`exponent` buckets. Called without the arena's lock.
   /// - Returns: its address, or 0.
-  mutating func cutTable(log2 exponent: UInt) -> UInt {
+  static func cutTable(log2 exponent: UInt, from memory: UnsafeMutablePointer<Metadata>?) -> UInt {
     guard let memory else { return 0 }
     memory.pointee.lock.lock()
     defer { memory.pointee.lock.unlock() }

@@ -23,7 +23,7 @@ struct TagReserve {
   private(set) var count: Int
   /// What a refill fills up to.
   private var target: Int
-  private(set) var pool: UnsafeMutablePointer<Pool>
+  private let pool: UnsafeMutablePointer<Pool>
 
   init(pool: UnsafeMutablePointer<Pool>) {
     head = nil
@@ -53,7 +53,7 @@ struct TagReserve {
 
   @inline(never)
   private mutating func trim() {
-    while count > target { pool.pointee.give(take().address) }
+    while count > target { pool.give(take().address) }
   }
 
   mutating func raiseTarget(to count: Int) { target = max(target, count) }
@@ -64,16 +64,16 @@ extension BoundaryTag {
   package static var byteCount: UInt { UInt(bitPattern: MemoryLayout<BoundaryTag>.stride) }
 }
 
-extension Arena {
+extension UnsafeMutablePointer where Pointee == Arena {
   /// Takes the lock with at least `TagReserve.perOperation` tags in hand.
   /// - Returns: false when there is no memory for tags; the lock is not held then.
   @inline(never)
-  mutating func lockWithTags() -> Bool {
+  func lockWithTags() -> Bool {
     var mayHaveMore = true
     while true {
-      lock.lock()
-      if reserve.count >= TagReserve.perOperation { return true }
-      lock.unlock()
+      pointee.lock.lock()
+      if pointee.reserve.count >= TagReserve.perOperation { return true }
+      pointee.lock.unlock()
       if !mayHaveMore { return false }
       // A refill that falls short may have brought enough.
       mayHaveMore = refill(2 &* TagReserve.perOperation)
@@ -83,16 +83,16 @@ extension Arena {
   /// Adds `count` tags to those in hand. Called without the lock.
   /// - Returns: false when the pool could not give as many.
   @inline(never)
-  mutating func refill(_ count: Int) -> Bool {
+  func refill(_ count: Int) -> Bool {
     var left = count
     while left > 0 {
-      let item = reserve.pool.pointee.take()
+      let item = pointee.tagPool.take()
       guard item != 0 else { return false }
       let tag = item.pointer(to: BoundaryTag.self)
       tag.initialize(to: BoundaryTag())
-      lock.lock()
-      reserve.give(tag)
-      lock.unlock()
+      pointee.lock.lock()
+      pointee.reserve.give(tag)
+      pointee.lock.unlock()
       left &-= 1
     }
     return true
@@ -104,13 +104,13 @@ extension Arena {
   ///
   /// Takes the lock; may call the kernel.
   /// - Returns: false when there was no memory for them.
-  package mutating func reserveTags(_ count: Int) -> Bool {
-    lock.lock()
+  package func reserveTags(_ count: Int) -> Bool {
+    pointee.lock.lock()
     // The last operation must still find its full number in hand.
     let wanted = count &+ TagReserve.perOperation
-    reserve.raiseTarget(to: wanted)
-    let missing = wanted &- reserve.count
-    lock.unlock()
+    pointee.reserve.raiseTarget(to: wanted)
+    let missing = wanted &- pointee.reserve.count
+    pointee.lock.unlock()
     return missing <= 0 || refill(missing)
   }
 }
