@@ -177,15 +177,15 @@ extension UnsafeMutablePointer where Pointee == Heap {
   /// - Returns: its tag; `isDirty` says whether the memory may be non-zero.
   package func allocateSpan(_ size: UInt) -> TagPointer? {
     let size = size.roundedUp(to: Chunk.size)
-    return pointee.arena.pointee.allocate(size) ?? pointee.outsideArena.pointee.allocate(size)
+    return pointee.arena.allocate(size) ?? pointee.outsideArena.allocate(size)
   }
 
   /// Takes a span whose start is a multiple of `alignment`.
   package func allocateSpan(_ size: UInt, alignment: UInt) -> TagPointer? {
     if alignment <= Chunk.size { return allocateSpan(size) }
     let size = size.roundedUp(to: Chunk.size)
-    return pointee.arena.pointee.allocate(size, alignment: alignment)
-      ?? pointee.outsideArena.pointee.allocate(size, alignment: alignment)
+    return pointee.arena.allocate(size, alignment: alignment)
+      ?? pointee.outsideArena.allocate(size, alignment: alignment)
   }
 
   /// The arena that `span` belongs to.
@@ -196,7 +196,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
 
   /// Gives a span back; its pages stay with the process until they are purged.
   package func freeSpan(_ span: TagPointer) {
-    arena(of: span).pointee.free(span, dirty: true, stamp: pointee.now)
+    arena(of: span).free(span, dirty: true, stamp: pointee.now)
   }
 
   /// The page map that knows `address`, or nil when it is not ours.
@@ -224,11 +224,11 @@ extension UnsafeMutablePointer where Pointee == Heap {
   ) -> UInt {
     var bytes: UInt = 0
     while bytes < limit,
-      let span = arena.pointee.withdrawDirty(notAfter: stamp, atMost: .max)
+      let span = arena.withdrawDirty(notAfter: stamp, atMost: .max)
     {
       let size = span.pointee.size
       let clean = pointee.reservation.source.purge(span.pointee.start, size)
-      arena.pointee.returnPurged(span, clean: clean, stamp: pointee.now)
+      arena.returnPurged(span, clean: clean, stamp: pointee.now)
       if !clean { break }
       bytes &+= size
       pointee.purgeCount &+= 1

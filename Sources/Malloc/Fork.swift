@@ -34,8 +34,7 @@ func forkChild() {
 
 /// A handler that forks over a slow path must not wait for its own thread.
 private func mayLock() -> Bool {
-  if case .attached(let cache) = currentThread() { return cache.pointee.busy == 0 }
-  return true
+  keg_get_thread_bins() != keg_bins_busy()
 }
 
 /// Calls `body` with every lock, in rank order.
@@ -55,12 +54,11 @@ private func forEachLock(_ body: (borrowing Lock) -> Void) {
 
 /// Hands the cached items of threads that are not in this process to the zones.
 private func adoptOrphans() {
-  var own: UnsafeMutablePointer<ThreadCache>? = nil
-  if case .attached(let cache) = currentThread() { own = cache }
+  let own = keg_get_thread_bins()
   var cache = process.pointee.threads.head
   while let here = cache {
     cache = here.pointee.next
-    if here != own {
+    if here.bins != own {
       here.flush()
       process.pointee.threads.remove(here)
       process.pointee.threadCaches.unsafelyUnwrapped.pointee.give(here.address)  // made at boot

@@ -24,10 +24,10 @@ var greatestRequest: UInt { UInt(bitPattern: Int.max) }
 func allocateLarge(_ size: UInt, alignment: UInt = 16, zeroed: Bool = false) -> UInt {
   if size > greatestRequest &- Chunk.size { return 0 }
   let entry = enter()
+  defer { leave(entry) }
   if case .emergency = entry {
     return emergencyAllocate(size, alignment: alignment)
   }
-  defer { if case .bins(let cache) = entry { leave(cache) } }
   guard let heap = process.pointee.heap else { return 0 }
   var span = heap.allocateSpan(size, alignment: alignment)
   if span == nil, reclaimAll() { span = heap.allocateSpan(size, alignment: alignment) }
@@ -45,15 +45,8 @@ func allocateLarge(_ size: UInt, alignment: UInt = 16, zeroed: Bool = false) -> 
 /// free of a large block.
 func freeLarge(_ address: UInt, _ span: TagPointer) {
   let entry = enter()
-  switch entry {
-  case .emergency:
-    deferFree(address)
-  case .bins(let cache):
-    releaseLarge(address, span)
-    leave(cache)
-  case .zone:
-    releaseLarge(address, span)
-  }
+  if case .emergency = entry { deferFree(address) } else { releaseLarge(address, span) }
+  leave(entry)
 }
 
 func releaseLarge(_ address: UInt, _ span: TagPointer) {
@@ -69,14 +62,14 @@ func releaseLarge(_ address: UInt, _ span: TagPointer) {
 func resizeLarge(_ span: TagPointer, to size: UInt) -> Bool {
   if size > greatestRequest &- Chunk.size { return false }
   let entry = enter()
+  defer { leave(entry) }
   if case .emergency = entry { return false }
-  defer { if case .bins(let cache) = entry { leave(cache) } }
   guard let heap = process.pointee.heap else { return false }
   let spanSize = size.roundedUp(to: Chunk.size)
   if spanSize > span.pointee.size {
-    if case .failed = heap.arena(of: span).pointee.grow(span, to: spanSize) { return false }
+    if case .failed = heap.arena(of: span).grow(span, to: spanSize) { return false }
   } else if spanSize < span.pointee.size / 2 {
-    _ = heap.arena(of: span).pointee.shrink(
+    _ = heap.arena(of: span).shrink(
       span, to: spanSize, dirty: true, stamp: heap.pointee.now)
   }
   span.pointee.payload = size.roundedUp(to: process.pointee.pageSize)

@@ -48,6 +48,8 @@ struct Process: ~Copyable {
   /// sees a zone sees it whole (x86 keeps the order of stores).
   private var zones: InlineArray<82, UInt>
   var ticker: Ticker
+  /// What signal handlers over slow paths freed; see `deferFree`.
+  let deferred: Atomic<UInt>
   var emergency: EmergencyPool
 
   init() {
@@ -61,6 +63,7 @@ struct Process: ~Copyable {
     threads = List()
     zones = InlineArray(repeating: 0)
     ticker = Ticker()
+    deferred = Atomic(0)
     emergency = EmergencyPool()
   }
 

@@ -35,8 +35,8 @@ private func snapshot(_ body: (ZoneRow) -> Void) -> Totals {
     index &+= 1
   }
   process.pointee.registryLock.unlock()
-  add(heap.pointee.arena.pointee.sizes, to: &totals)
-  add(heap.pointee.outsideArena.pointee.sizes, to: &totals)
+  add(heap.pointee.arena.sizes, to: &totals)
+  add(heap.pointee.outsideArena.sizes, to: &totals)
   totals.usedLarge &-= min(slabBytes, totals.usedLarge)
   totals.metadata = heap.pointee.metadata.pointee.usedBytes
   totals.purged = heap.pointee.purgedBytes

@@ -1,66 +1,78 @@
 // SlowPath.swift: what the fast path leaves to do.
 //
-// One way in and out: `enter` says whether this thread may use its bins. While it
-// is inside, `busy` is set; a signal handler that interrupts it, or that
-// interrupted a fast path, must not touch the bins and is served elsewhere:
+// One way in and out: `enter` says whether this thread may use its bins, and points
+// TLS at an array of empty bins for as long as it is inside. A signal handler that
+// comes in between therefore finds every bin empty and full at once, arrives here
+// as well, sees the state, and is served elsewhere:
 //
 //   entry        who                                  served by
 //   .bins(cache) the usual case                       bins, depot, keg
-//   .zone        thread without bins: ended, no       single items of the zone
-//                memory, or handler over a fast path
-//   .emergency   handler over a slow path             Emergency.swift, no lock
+//   .zone        thread without bins: ended, or no    single items of the zone
+//                memory for an array
+//   .emergency   handler over a slow or a fast path   Emergency.swift, no lock
+//
+// A handler over a fast path gets no ordinary item here: freed by the fast path, it
+// would land in the very slot that the interrupted code is about to read.
 
 import Base
 import Keg
+import Pages
 import Platform
 import SizeClass
 import Synchronization
+import Vmem
 import Zone
 
 enum Entry {
   case bins(UnsafeMutablePointer<ThreadCache>)
-  case zone
+  /// What TLS held and is to hold again.
+  case zone(UInt)
   case emergency
 }
 
-/// Enters the slow path. Every `.bins` must be followed by `leave`.
+/// Enters the slow path. Must be followed by `leave`.
 func enter() -> Entry {
-  switch currentThread() {
-  case .attached(let cache):
-    if cache.pointee.busy != 0 { return .emergency }
-    if interruptedFastPath() { return .zone }
-    cache.pointee.busy = 1
-    keg_compiler_barrier()
-    return .bins(cache)
-  case .unattached:
-    if !boot() { return .zone }
-    guard let cache = attachThread() else { return .zone }
-    cache.pointee.busy = 1
-    keg_compiler_barrier()
-    return .bins(cache)
-  case .attaching:
-    return .emergency
-  case .dead:
-    return .zone
+  let bins = keg_get_thread_bins()
+  if bins == keg_bins_busy() { return .emergency }
+  if bins == keg_bins_unattached() {
+    setThreadBins(keg_bins_busy())
+    if boot(), let cache = attachThread() { return .bins(cache) }
+    return .zone(bins)
   }
+  if bins == keg_bins_dead() {
+    setThreadBins(keg_bins_busy())
+    return .zone(bins)
+  }
+  if interruptedFastPath() { return .emergency }
+  setThreadBins(keg_bins_busy())
+  return .bins((bins &- ThreadCache.headerBytes).pointer(to: ThreadCache.self))
 }
 
 /// Leaves the slow path: does what has become due, and what handlers left behind.
-func leave(_ cache: UnsafeMutablePointer<ThreadCache>) {
-  cache.pointee.events &+= 1
-  if cache.pointee.events & 63 == 0 || cache.pointee.drainRequest.load(ordering: .relaxed) != 0 {
-    tick(cache)
+func leave(_ entry: Entry) {
+  switch entry {
+  case .bins(let cache):
+    cache.pointee.events &+= 1
+    if cache.pointee.events & 63 == 0
+      || cache.pointee.drainRequest.load(ordering: .relaxed) != 0
+    {
+      tick(cache)
+    }
+    if process.pointee.deferred.load(ordering: .relaxed) != 0 { freeDeferred() }
+    setThreadBins(cache.bins)
+  case .zone(let bins):
+    setThreadBins(bins)
+  case .emergency:
+    break
   }
-  repeat {
-    if cache.pointee.deferred.load(ordering: .relaxed) != 0 { freeDeferred(cache) }
-    keg_compiler_barrier()
-    cache.pointee.busy = 0
-    keg_compiler_barrier()
-    // A handler may have deferred something just before busy was cleared.
-    if cache.pointee.deferred.load(ordering: .relaxed) == 0 { return }
-    cache.pointee.busy = 1
-    keg_compiler_barrier()
-  } while true
+}
+
+/// Sets TLS, neither before what precedes the call nor after what follows it.
+@inline(__always)
+func setThreadBins(_ bins: UInt) {
+  keg_compiler_barrier()
+  keg_set_thread_bins(bins)
+  keg_compiler_barrier()
 }
 
 /// malloc without an item in the bin. Sets errno when it fails.
@@ -85,15 +97,13 @@ func allocateSmall(_ size: UInt) -> UInt {
 
 /// An item of a class, or 0.
 func allocate(class index: UInt) -> UInt {
-  switch enter() {
+  let entry = enter()
+  defer { leave(entry) }
+  switch entry {
   case .bins(let cache):
-    let item = takeItem(index, cache)
-    leave(cache)
-    return item
+    return takeItem(index, cache)
   case .zone:
-    guard isRunning,
-      let zone = process.pointee.zone(index)
-    else { return 0 }
+    guard isRunning, let zone = process.pointee.zone(index) else { return 0 }
     return zone.allocateItem()
   case .emergency:
     return emergencyAllocate(SizeClass.size(of: index), alignment: 16)
@@ -141,7 +151,8 @@ func slowFree(_ address: UInt) {
 /// Frees an item whose bin had no room, or that the fast path cannot see.
 private func freeSmall(_ address: UInt, _ slab: UnsafeMutablePointer<Slab>) {
   let index = UInt(slab.pointee.keg.pointee.bin) &>> Bin.strideShift
-  switch enter() {
+  let entry = enter()
+  switch entry {
   case .bins(let cache):
     let bin = cache.bin(index)
     if !push(address, bin) {
@@ -152,36 +163,34 @@ private func freeSmall(_ address: UInt, _ slab: UnsafeMutablePointer<Slab>) {
         process.pointee.existingZone(index)?.freeItem(address)
       }
     }
-    leave(cache)
   case .zone:
     process.pointee.existingZone(index)?.freeItem(address)
   case .emergency:
     deferFree(address)
   }
+  leave(entry)
 }
 
 // MARK: - Frees by signal handlers
 
-/// Puts off a free that a handler makes while the thread is in a slow path.
+/// Puts off a free that a handler makes while its thread is in a slow path.
+///
+/// The items form a stack linked through their first words; whoever leaves a slow
+/// path next takes it whole. A push releases the link that the taker acquires.
 func deferFree(_ address: UInt) {
-  guard case .attached(let cache) = currentThread() else {
-    // The thread is being attached and owns no list yet: the item is lost to it
-    // rather than to somebody else.
-    return
-  }
-  var head = cache.pointee.deferred.load(ordering: .relaxed)
+  var head = process.pointee.deferred.load(ordering: .relaxed)
   while true {
     address.word = head
-    let result = cache.pointee.deferred.compareExchange(
-      expected: head, desired: address, ordering: .relaxed)
+    let result = process.pointee.deferred.compareExchange(
+      expected: head, desired: address, ordering: .releasing)
     if result.exchanged { return }
     head = result.original
   }
 }
 
-/// Frees what handlers put off. Called with `busy` set.
-func freeDeferred(_ cache: UnsafeMutablePointer<ThreadCache>) {
-  var address = cache.pointee.deferred.exchange(0, ordering: .relaxed)
+/// Frees what handlers put off. Called between `enter` and `leave`.
+func freeDeferred() {
+  var address = process.pointee.deferred.exchange(0, ordering: .acquiring)
   while address != 0 {
     let next = address.word
     if let heap = process.pointee.heap, let map = heap.pageMap(for: address) {

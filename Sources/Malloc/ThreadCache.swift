@@ -5,14 +5,11 @@
 //     ▲ header                ▲ bins ◀───────────────────────────┘
 //
 // The TLS pointer also is the state of the thread. It points at one of three
-// arrays of empty bins in .bss while the thread has no cache of its own:
+// arrays of empty bins in .bss while the thread may not use bins of its own:
 //
-//   unattached ──first call──▶ attaching ──▶ its own ──thread exit──▶ dead
+//   unattached ──first call──▶ its own ⇄ busy (in a slow path) ──thread exit──▶ dead
 //
 // so the fast path finds an empty bin and leaves, without asking for the state.
-//
-// `busy` is set while the thread is in a slow path: a signal handler that comes in
-// between sees it and takes the emergency path (Emergency.swift).
 //
 // Only the owner touches bins and header, but for `drainRequest` (written by
 // anybody, honoured at the owner's next slow path), the list links (registry lock)
@@ -32,15 +29,10 @@ struct ThreadCache: Linked, ~Copyable {
   /// Bit c of the pair: bin c has a bucket.
   var usedLow: UInt64
   var usedHigh: UInt64
-  /// Not 0: the thread is inside a slow path.
-  var busy: UInt32
   /// Slow paths since the clock was last read.
   var events: UInt32
   /// Another thread asks for the bins' contents; see `requestDrains`.
   let drainRequest: Atomic<UInt32>
-  /// Items freed by signal handlers that interrupted a slow path: a stack linked
-  /// through their first words.
-  let deferred: Atomic<UInt>
   /// How often pthread has run our key's destructor for this thread.
   var exitRounds: UInt32
 
@@ -52,10 +44,8 @@ struct ThreadCache: Linked, ~Copyable {
     previous = nil
     usedLow = 0
     usedHigh = 0
-    busy = 0
     events = 0
     drainRequest = Atomic(0)
-    deferred = Atomic(0)
     exitRounds = 0
   }
 }
@@ -100,33 +90,11 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
   }
 }
 
-/// What the TLS pointer says of the calling thread.
-enum ThreadState {
-  case attached(UnsafeMutablePointer<ThreadCache>)
-  case unattached
-  case attaching
-  case dead
-}
-
-@inline(__always)
-func currentThread() -> ThreadState {
-  let bins = keg_get_thread_bins()
-  if bins == keg_bins_unattached() { return .unattached }
-  if bins == keg_bins_attaching() { return .attaching }
-  if bins == keg_bins_dead() { return .dead }
-  return .attached((bins &- ThreadCache.headerBytes).pointer(to: ThreadCache.self))
-}
-
-/// Gives the calling thread a cache of its own.
-/// - Returns: nil when there is no memory; the thread stays unattached.
+/// Gives the calling thread a cache of its own. Called with TLS at the busy bins.
+/// - Returns: nil when there is no memory.
 func attachThread() -> UnsafeMutablePointer<ThreadCache>? {
-  keg_set_thread_bins(keg_bins_attaching())
-  keg_compiler_barrier()
   let memory = process.pointee.threadCaches.unsafelyUnwrapped.pointee.take()  // made at boot
-  guard memory != 0 else {
-    keg_set_thread_bins(keg_bins_unattached())
-    return nil
-  }
+  guard memory != 0 else { return nil }
   let cache = memory.pointer(to: ThreadCache.self)
   cache.initialize(to: ThreadCache())
   (memory &+ ThreadCache.headerBytes).pointer(to: Bin.self)
@@ -134,8 +102,6 @@ func attachThread() -> UnsafeMutablePointer<ThreadCache>? {
   process.pointee.registryLock.lock()
   process.pointee.threads.append(cache)
   process.pointee.registryLock.unlock()
-  keg_compiler_barrier()
-  keg_set_thread_bins(cache.bins)
   keg_watch_thread_exit(UnsafeMutableRawPointer(cache))
   process.pointee.noteThreadCount()
   return cache
@@ -156,14 +122,11 @@ func threadExits(_ argument: UnsafeMutableRawPointer?) {
 }
 
 private func detachThread(_ cache: UnsafeMutablePointer<ThreadCache>) {
-  cache.pointee.busy = 1
-  keg_compiler_barrier()
-  keg_set_thread_bins(keg_bins_dead())
-  keg_compiler_barrier()
+  setThreadBins(keg_bins_busy())
   cache.flush()
-  freeDeferred(cache)
   process.pointee.registryLock.lock()
   process.pointee.threads.remove(cache)
   process.pointee.registryLock.unlock()
   process.pointee.threadCaches.unsafelyUnwrapped.pointee.give(cache.address)  // made at boot
+  setThreadBins(keg_bins_dead())
 }

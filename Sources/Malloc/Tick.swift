@@ -20,7 +20,7 @@ struct Ticker: ~Copyable {
 }
 
 /// Runs a tick if one is due, and honours a request to drain this thread's bins.
-/// Called with `busy` set.
+/// Called between `enter` and `leave`.
 func tick(_ cache: UnsafeMutablePointer<ThreadCache>) {
   if cache.pointee.drainRequest.load(ordering: .relaxed) != 0 {
     cache.pointee.drainRequest.store(0, ordering: .relaxed)
@@ -66,6 +66,7 @@ func requestDrains() {
 /// - Returns: 1 when memory went back to the kernel.
 @c public func keg_trim(_ keep: UInt) -> Int32 {
   let entry = enter()
+  defer { leave(entry) }
   if case .emergency = entry { return 0 }
   guard let heap = process.pointee.heap else { return 0 }
   requestDrains()
@@ -74,7 +75,5 @@ func requestDrains() {
     cache.flush()
   }
   process.pointee.forEachZone { $0.reclaim(.drainCPU) }
-  let bytes = heap.purge(notAfter: .max)
-  if case .bins(let cache) = entry { leave(cache) }
-  return bytes > 0 ? 1 : 0
+  return heap.purge(notAfter: .max) > 0 ? 1 : 0
 }

@@ -15,7 +15,7 @@
 // A bins pointer addresses bin 0; the thread's header lies below it.
 enum { HEADER_BYTES = 256 };
 static char unattached[KEG_BINS_BYTES] __attribute__((aligned(64)));
-static char attaching[KEG_BINS_BYTES] __attribute__((aligned(64)));
+static char busy[KEG_BINS_BYTES] __attribute__((aligned(64)));
 static char dead[KEG_BINS_BYTES] __attribute__((aligned(64)));
 
 __thread uintptr_t keg_thread_bins = (uintptr_t)unattached + HEADER_BYTES;
@@ -23,8 +23,8 @@ __thread uintptr_t keg_thread_bins = (uintptr_t)unattached + HEADER_BYTES;
 uintptr_t keg_bins_unattached(void) {
   return (uintptr_t)unattached + HEADER_BYTES;
 }
-uintptr_t keg_bins_attaching(void) {
-  return (uintptr_t)attaching + HEADER_BYTES;
+uintptr_t keg_bins_busy(void) {
+  return (uintptr_t)busy + HEADER_BYTES;
 }
 uintptr_t keg_bins_dead(void) { return (uintptr_t)dead + HEADER_BYTES; }
 

@@ -59,7 +59,7 @@ static inline void keg_set_thread_bins(uintptr_t bins) {
 /// never written. `unattached` must be what TLS starts with.
 enum { KEG_BINS_BYTES = 4096 + 256 };
 extern uintptr_t keg_bins_unattached(void) KEG_HIDDEN;
-extern uintptr_t keg_bins_attaching(void) KEG_HIDDEN;
+extern uintptr_t keg_bins_busy(void) KEG_HIDDEN;
 extern uintptr_t keg_bins_dead(void) KEG_HIDDEN;
 
 /// The thread pointer: the address of the thread control block, which glibc
