@@ -14,6 +14,8 @@ import Synchronization
 package enum LockRank: UInt8 {
   case fork = 0
   case boot
+  case threadList
+  case thread
   case zoneList
   case zone
   case keg

@@ -3,7 +3,7 @@
 // Before fork every lock is taken in rank order, so that nothing is half done in
 // the child; the parent drops them again, the child resets them: their holders
 // are gone. The child then takes over what the threads that it does not have had
-// cached.
+// cached, as far as that is certain (`ThreadCache.adoptOrphan`).
 
 import Base
 import Keg
@@ -41,6 +41,8 @@ private func mayLock() -> Bool {
 private func forEachLock(_ body: (borrowing Lock) -> Void) {
   guard let heap = process.pointee.heap else { return }
   body(bootLock)
+  body(process.pointee.threadListLock)
+  process.pointee.threads.forEach { body($0.pointee.lock) }
   body(process.pointee.registryLock)
   process.pointee.forEachZone { body($0.pointee.lock) }
   process.pointee.forEachZone { if let keg = $0.pointee.keg { body(keg.pointee.lock) } }
@@ -59,7 +61,7 @@ private func adoptOrphans() {
   while let here = cache {
     cache = here.pointee.next
     if here.bins != own {
-      here.flush()
+      here.adoptOrphan()
       process.pointee.threads.remove(here)
       process.pointee.threadCaches.unsafelyUnwrapped.pointee.give(here.address)  // made at boot
     }

@@ -34,7 +34,9 @@ var process: UnsafeMutablePointer<Process> {
 }
 
 struct Process: ~Copyable {
-  /// Protects `threads` and the making of zones.
+  /// Protects `threads`.
+  let threadListLock: Lock
+  /// Protects the making of zones.
   let registryLock: Lock
   var options: Options
   var pageSize: UInt
@@ -53,6 +55,7 @@ struct Process: ~Copyable {
   var emergency: EmergencyPool
 
   init() {
+    threadListLock = Lock(rank: .threadList)
     registryLock = Lock(rank: .zoneList)
     options = Options()
     pageSize = 4096

@@ -10,7 +10,7 @@ import Synchronization
 import Vmem
 import Zone
 
-/// Items of class `index` in threads' arrays. The registry lock is held.
+/// Items of class `index` in threads' arrays. The list lock is held.
 private func itemsInArrays(_ index: UInt) -> UInt {
   var items = 0
   process.pointee.threads.forEach { items &+= max($0.bin(index).cachedCount, 0) }
@@ -21,7 +21,7 @@ private func itemsInArrays(_ index: UInt) -> UInt {
 private func snapshot(_ body: (ZoneRow) -> Void) -> Totals {
   var totals = Totals()
   guard let heap = process.pointee.heap else { return totals }
-  process.pointee.registryLock.lock()
+  process.pointee.threadListLock.lock()
   totals.threads = UInt(bitPattern: process.pointee.threads.count)
   var slabBytes: UInt = 0
   var index: UInt = 1
@@ -34,7 +34,7 @@ private func snapshot(_ body: (ZoneRow) -> Void) -> Totals {
     }
     index &+= 1
   }
-  process.pointee.registryLock.unlock()
+  process.pointee.threadListLock.unlock()
   add(heap.pointee.arena.sizes, to: &totals)
   add(heap.pointee.outsideArena.sizes, to: &totals)
   totals.usedLarge &-= min(slabBytes, totals.usedLarge)

@@ -36,7 +36,10 @@ func enter() -> Entry {
   if bins == keg_bins_busy() { return .emergency }
   if bins == keg_bins_unattached() {
     setThreadBins(keg_bins_busy())
-    if boot(), let cache = attachThread() { return .bins(cache) }
+    if boot(), let cache = attachThread() {
+      cache.pointee.lock.lock()
+      return .bins(cache)
+    }
     return .zone(bins)
   }
   if bins == keg_bins_dead() {
@@ -45,7 +48,9 @@ func enter() -> Entry {
   }
   if interruptedFastPath() { return .emergency }
   setThreadBins(keg_bins_busy())
-  return .bins((bins &- ThreadCache.headerBytes).pointer(to: ThreadCache.self))
+  let cache = (bins &- ThreadCache.headerBytes).pointer(to: ThreadCache.self)
+  cache.pointee.lock.lock()
+  return .bins(cache)
 }
 
 /// Leaves the slow path: does what has become due, and what handlers left behind.
@@ -59,6 +64,7 @@ func leave(_ entry: Entry) {
       tick(cache)
     }
     if process.pointee.deferred.load(ordering: .relaxed) != 0 { freeDeferred() }
+    cache.pointee.lock.unlock()
     setThreadBins(cache.bins)
   case .zone(let bins):
     setThreadBins(bins)

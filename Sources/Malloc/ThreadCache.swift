@@ -12,7 +12,7 @@
 // so the fast path finds an empty bin and leaves, without asking for the state.
 //
 // Only the owner touches bins and header, but for `drainRequest` (written by
-// anybody, honoured at the owner's next slow path), the list links (registry lock)
+// anybody, honoured at the owner's next slow path), the list links (list lock)
 // and the statistics' reader, who may see counts a moment old.
 
 import Base
@@ -29,6 +29,8 @@ struct ThreadCache: Linked, ~Copyable {
   /// Bit c of the pair: bin c has a bucket.
   var usedLow: UInt64
   var usedHigh: UInt64
+  /// Held by the owner in a slow path, and by who forks.
+  let lock: Lock
   /// Slow paths since the clock was last read.
   var events: UInt32
   /// Another thread asks for the bins' contents; see `requestDrains`.
@@ -44,6 +46,7 @@ struct ThreadCache: Linked, ~Copyable {
     previous = nil
     usedLow = 0
     usedHigh = 0
+    lock = Lock(rank: .thread)
     events = 0
     drainRequest = Atomic(0)
     exitRounds = 0
@@ -90,6 +93,21 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
   }
 }
 
+extension UnsafeMutablePointer where Pointee == ThreadCache {
+  /// Takes over what can be had of a thread that a forked child does not have.
+  ///
+  /// Its slow paths were shut out by `lock`, so the previous buckets are as they
+  /// were at the fork. Its fast paths were not: pages of the child may show a
+  /// loaded bucket from before a call and the program's own data from after it.
+  /// Items of loaded buckets therefore count as in use; their pages stay shared
+  /// with the parent and untouched.
+  func adoptOrphan() {
+    forEachUsedBin { index in
+      if let zone = process.pointee.existingZone(index) { bin(index).adoptOrphan(zone) }
+    }
+  }
+}
+
 /// Gives the calling thread a cache of its own. Called with TLS at the busy bins.
 /// - Returns: nil when there is no memory.
 func attachThread() -> UnsafeMutablePointer<ThreadCache>? {
@@ -99,9 +117,9 @@ func attachThread() -> UnsafeMutablePointer<ThreadCache>? {
   cache.initialize(to: ThreadCache())
   (memory &+ ThreadCache.headerBytes).pointer(to: Bin.self)
     .initialize(repeating: Bin(), count: Int(SizeClass.count) + 1)
-  process.pointee.registryLock.lock()
+  process.pointee.threadListLock.lock()
   process.pointee.threads.append(cache)
-  process.pointee.registryLock.unlock()
+  process.pointee.threadListLock.unlock()
   keg_watch_thread_exit(UnsafeMutableRawPointer(cache))
   process.pointee.noteThreadCount()
   return cache
@@ -123,10 +141,12 @@ func threadExits(_ argument: UnsafeMutableRawPointer?) {
 
 private func detachThread(_ cache: UnsafeMutablePointer<ThreadCache>) {
   setThreadBins(keg_bins_busy())
+  cache.pointee.lock.lock()
   cache.flush()
-  process.pointee.registryLock.lock()
+  cache.pointee.lock.unlock()
+  process.pointee.threadListLock.lock()
   process.pointee.threads.remove(cache)
-  process.pointee.registryLock.unlock()
+  process.pointee.threadListLock.unlock()
   process.pointee.threadCaches.unsafelyUnwrapped.pointee.give(cache.address)  // made at boot
   setThreadBins(keg_bins_dead())
 }

@@ -55,10 +55,13 @@ func reclaimAll() -> Bool {
 }
 
 /// Asks every thread for its cached items; each hands them over at its next slow path.
+///
+/// Called with the caller's own cache locked, against the order of locks: when the
+/// list is busy, nobody is asked.
 func requestDrains() {
-  process.pointee.registryLock.lock()
+  guard process.pointee.threadListLock.tryLock() else { return }
   process.pointee.threads.forEach { $0.pointee.drainRequest.store(1, ordering: .relaxed) }
-  process.pointee.registryLock.unlock()
+  process.pointee.threadListLock.unlock()
 }
 
 /// malloc_trim(3): everything goes back that is not in other threads' arrays, and

@@ -133,6 +133,12 @@ extension UnsafeMutablePointer where Pointee == Bin {
     }
   }
 
+  /// Hands the previous bucket to the zone and forgets the loaded one's items.
+  package func adoptOrphan(_ zone: UnsafeMutablePointer<Zone>) {
+    if let bucket = unload() { zone.pointee.pools.pointee.give(bucket) }
+    flush(to: zone)
+  }
+
   /// Items in both buckets.
   package var cachedCount: Int {
     count &+ Int(previousBucket?.pointee.count ?? 0)
