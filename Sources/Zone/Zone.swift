@@ -106,7 +106,7 @@ package struct Zone: Linked, ~Copyable {
     bucketEntries = entries
     startEntries = entries
     mostEntries = entries == 0 ? 0 : BucketSize.largest
-    mostItems = .max
+    mostItems = 8 &* max(entries, 2)
     statistics = ZoneStatistics()
   }
 
