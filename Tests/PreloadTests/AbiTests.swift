@@ -8,7 +8,7 @@ struct AbiTests {
   func readelf(_ flags: String...) throws -> String {
     let outcome = try run(
       ["readelf"] + flags + [Library.path], environment: ["LC_ALL": "C"], preload: false)
-    #expect(outcome.succeeded, "\(outcome.report)")
+    outcome.expect(outcome.succeeded)
     return outcome.stdout
   }
 

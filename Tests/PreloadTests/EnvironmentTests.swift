@@ -17,9 +17,9 @@ struct EnvironmentTests {
     ])
   func wrongOption(text: String) throws {
     let outcome = try echo(["KEGMALLOC_CONF": text])
-    #expect(outcome.succeeded && outcome.stdout == "hello\n", "\(outcome.report)")
+    outcome.expect(outcome.succeeded && outcome.stdout == "hello\n")
     let lines = outcome.stderr.split(separator: "\n")
-    #expect(lines.count == 1 && lines.first?.hasPrefix("kegmalloc: ") == true, "\(outcome.report)")
+    outcome.expect(lines.count == 1 && lines.first?.hasPrefix("kegmalloc: ") == true)
   }
 
   @Test("the options after a wrong one count", .ours)
@@ -32,21 +32,21 @@ struct EnvironmentTests {
   @Test("right options, also none at all, are silent", .ours, arguments: ["", "decay_ms:0", "decay_ms:200,background:off"])
   func rightOptions(text: String) throws {
     let outcome = try echo(["KEGMALLOC_CONF": text])
-    #expect(outcome.succeeded && outcome.stdout == "hello\n" && outcome.stderr == "", "\(outcome.report)")
+    outcome.expect(outcome.succeeded && outcome.stdout == "hello\n" && outcome.stderr == "")
   }
 
   @Test("an environment of LD_PRELOAD alone")
   func cleared() throws {
     let outcome = try echo([:], clear: true)
-    #expect(outcome.succeeded && outcome.stdout == "hello\n" && outcome.stderr == "", "\(outcome.report)")
+    outcome.expect(outcome.succeeded && outcome.stdout == "hello\n" && outcome.stderr == "")
   }
 
   @Test("immediate binding, and the loader's own debugging")
   func loader() throws {
     let outcome = try echo(["LD_BIND_NOW": "1"])
-    #expect(outcome.succeeded && outcome.stdout == "hello\n" && outcome.stderr == "", "\(outcome.report)")
+    outcome.expect(outcome.succeeded && outcome.stdout == "hello\n" && outcome.stderr == "")
     let debugged = try echo(["LD_DEBUG": "unused"])
-    #expect(debugged.succeeded && debugged.stdout == "hello\n", "\(debugged.report)")
+    debugged.expect(debugged.succeeded && debugged.stdout == "hello\n")
   }
 
   @Test("an audit module, which has a namespace of its own")
@@ -54,7 +54,7 @@ struct EnvironmentTests {
     let module = try Fixture.build("audit", output: "libaudit.so", flags: ["-shared", "-fPIC"])
     for command in [["/bin/echo", "hello"], ["sh", "-c", "echo hello"]] {
       let outcome = try run(command, environment: ["LD_AUDIT": module])
-      #expect(outcome.succeeded && outcome.stdout == "hello\n" && outcome.stderr == "", "\(outcome.report)")
+      outcome.expect(outcome.succeeded && outcome.stdout == "hello\n" && outcome.stderr == "")
     }
   }
 

@@ -15,7 +15,7 @@ struct IntrospectionTests {
   @Test("malloc_info writes well-formed XML with glibc's root element")
   func xml() throws {
     let outcome = try run([try Fixture.build("introspection"), "info"])
-    #expect(outcome.succeeded, "\(outcome.report)")
+    outcome.expect(outcome.succeeded)
     let parser = XMLParser(data: Data(outcome.stdout.utf8))
     let root = RootElement()
     parser.delegate = root
@@ -26,7 +26,7 @@ struct IntrospectionTests {
   @Test("malloc_stats writes to standard error")
   func stats() throws {
     let outcome = try run([try Fixture.build("introspection"), "stats"])
-    #expect(outcome.succeeded && outcome.stdout == "ok\n", "\(outcome.report)")
+    outcome.expect(outcome.succeeded && outcome.stdout == "ok\n")
     #expect(!outcome.stderr.isEmpty)
   }
 

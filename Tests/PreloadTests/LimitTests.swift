@@ -12,8 +12,9 @@ struct LimitTests {
     let script = "ulimit -\(flag) \(megabytes * 1024) && exec \(binary) \(name)=\(megabytes)"
     // Set inside the script, so that the limit is in force before the library starts.
     let outcome = try run(["sh", "-c", script], timeout: 60)
-    #expect(outcome.succeeded && outcome.stdout.hasSuffix("ok\n"), "\(outcome.report)")
-    #expect(outcome.stderr == "")
+    outcome.expect(
+      outcome.succeeded && outcome.stdout.hasSuffix("ok\n") && outcome.stderr == "",
+      "\(name) \(megabytes) MiB")
   }
 
   @Test("a limit on address space", arguments: [64, 512, 4096])
@@ -29,7 +30,7 @@ struct LimitTests {
   func locked(kind: String) throws {
     let outcome = try run([try Fixture.build("limits"), kind])
     if outcome.stdout.hasPrefix("skip") { return print(outcome.stdout) }
-    #expect(outcome.succeeded && outcome.stdout == "ok\n", "\(outcome.report)")
+    outcome.expect(outcome.succeeded && outcome.stdout == "ok\n")
   }
 
   @Test("descriptors 0, 1 and 2 closed")
@@ -39,7 +40,7 @@ struct LimitTests {
   func chroot() throws {
     let outcome = try run([try Fixture.build("limits"), "chroot"])
     if outcome.stdout.hasPrefix("skip") { return print(outcome.stdout) }
-    #expect(outcome.succeeded && outcome.stdout == "ok\n", "\(outcome.report)")
+    outcome.expect(outcome.succeeded && outcome.stdout == "ok\n")
   }
 
   @Test("a strict filter on system calls", .ours, arguments: ["seccomp", "seccomp-realloc"])

@@ -35,8 +35,8 @@ struct SemanticsTests {
   func cxxWithoutLibrary() throws {
     try expectOK("cxx_without_library", flags: ["-ldl"])
     let outcome = try run([try Fixture.build("cxx_without_library", flags: ["-ldl"]), "die"])
-    #expect(outcome.status == .killed(signal: 6), "\(outcome.report)")
-    #expect(outcome.stderr.hasPrefix("kegmalloc: "), "\(outcome.report)")
-    #expect(outcome.stderr.split(separator: "\n").count == 1, "\(outcome.report)")
+    outcome.expect(outcome.status == .killed(signal: 6))
+    outcome.expect(outcome.stderr.hasPrefix("kegmalloc: "))
+    outcome.expect(outcome.stderr.split(separator: "\n").count == 1)
   }
 }
