@@ -53,6 +53,6 @@ let package = Package(
     tests(of: "Stats", using: ["Base", "Stats"]),
     tests(of: "kegmalloc", using: ["kegmalloc"]),
     tests(of: "Codegen", using: []),
-    tests(of: "Preload", using: [], exclude: ["Fixtures", "exports.golden"]),
+    tests(of: "Preload", using: [], exclude: ["Fixtures", "Programs", "exports.golden"]),
   ]
 )
