@@ -43,6 +43,18 @@ package struct List<Element: Linked & ~Copyable> {
     count &+= 1
   }
 
+  /// Inserts `element` behind `place`, which must be on this list.
+  package mutating func insert(
+    _ element: UnsafeMutablePointer<Element>, after place: UnsafeMutablePointer<Element>
+  ) {
+    let next = place.pointee.next
+    element.pointee.previous = place
+    element.pointee.next = next
+    place.pointee.next = element
+    if let next { next.pointee.previous = element } else { tail = element }
+    count &+= 1
+  }
+
   package mutating func remove(_ element: UnsafeMutablePointer<Element>) {
     let next = element.pointee.next
     let previous = element.pointee.previous

@@ -18,10 +18,25 @@ package enum LockRank: UInt8 {
   case zone
   case keg
   case heap
+  // An arena and the arenas it imports from: fork holds them all, child first.
   case arena
+  case arena1
+  case arena2
+  case arena3
   case outside
   case metadata
   case none = 63
+
+  /// The rank of an arena that `height` levels of other arenas import from:
+  /// 0 when none does, at most 3.
+  package static func arena(height: UInt) -> LockRank {
+    switch height {
+    case 0: .arena
+    case 1: .arena1
+    case 2: .arena2
+    default: .arena3
+    }
+  }
 }
 
 package struct Lock: ~Copyable {

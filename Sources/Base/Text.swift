@@ -1,7 +1,7 @@
 // Text.swift: text without an allocation.
 //
 // A `Text` collects bytes in a fixed buffer inside itself and writes them to a
-// file descriptor when it is full or flushed. It is what reports, statistics
+// file descriptor, or to a function, when it is full or flushed. It is what reports, statistics
 // and `die` are written with: no String, no stdio, no malloc.
 
 import Platform
@@ -10,12 +10,31 @@ package struct Text: ~Copyable {
   private var bytes: InlineArray<512, UInt8>
   private var used: Int
   private let descriptor: Int32
+  private let sink: Sink?
+  private let context: UnsafeMutableRawPointer?
+
+  /// Takes over text for somebody who writes it.
+  package typealias Sink =
+    @convention(c) (
+      _ context: UnsafeMutableRawPointer?, _ text: UnsafePointer<CChar>?, _ count: Int
+    ) -> Void
 
   /// Text for file descriptor `descriptor`.
   package init(to descriptor: Int32) {
     bytes = InlineArray(repeating: 0)
     used = 0
     self.descriptor = descriptor
+    sink = nil
+    context = nil
+  }
+
+  /// Text for `sink`, which is called with `context`.
+  package init(to sink: @escaping Sink, context: UnsafeMutableRawPointer?) {
+    bytes = InlineArray(repeating: 0)
+    used = 0
+    descriptor = -1
+    self.sink = sink
+    self.context = context
   }
 
   package mutating func append(_ string: StaticString) {
@@ -79,6 +98,10 @@ package struct Text: ~Copyable {
     let count = used
     used = 0
     bytes.span.withUnsafeBufferPointer { buffer in
+      if let sink {
+        sink(context, UnsafeRawPointer(buffer.baseAddress)?.assumingMemoryBound(to: CChar.self), count)
+        return
+      }
       _ = keg_syscall6(
         Int(KEG_SYS_write), Int(descriptor), Int(bitPattern: buffer.baseAddress), count, 0, 0, 0)
     }

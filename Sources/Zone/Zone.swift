@@ -1,1 +1,390 @@
-// placeholder
+// Zone.swift: items of one kind, cached between the threads and a keg (U01–U15).
+//
+//   bins of threads ⇄ depot: full buckets ⇄ keg: slabs          (or an import function)
+//      no lock           zone lock             keg lock
+//
+// An allocation is satisfied by the first of: the thread's loaded bucket, its
+// previous bucket, a full bucket of the depot, a bucket filled from the keg, a
+// single item of the keg. Frees go the same way back. Full buckets move whole, so
+// items that one thread frees and another allocates cost one lock per bucket.
+//
+// - Invariant: items of the keg == in use + in bins + in the depot + free in slabs.
+// Lock: rank `zone`; not held while filling or draining a bucket.
+// Source: FreeBSD UMA; Bonwick & Adams 2001 §3 for the depot.
+
+import Base
+import Keg
+import Pages
+
+package struct ZoneFlags: Flags {
+  package let rawValue: UInt64
+  package init(rawValue: UInt64) { self.rawValue = rawValue }
+  /// One of the allocator's own.
+  package static var isInternal: ZoneFlags { ZoneFlags(rawValue: 1 << 0) }
+  /// Shares the keg of another zone (U26).
+  package static var secondary: ZoneFlags { ZoneFlags(rawValue: 1 << 1) }
+  /// Over import and release functions instead of a keg (U28).
+  package static var cache: ZoneFlags { ZoneFlags(rawValue: 1 << 2) }
+  /// No buckets: every item goes to and from the keg.
+  package static var noBucket: ZoneFlags { ZoneFlags(rawValue: 1 << 3) }
+}
+
+/// Where a cache zone gets items from.
+/// - Returns: how many of `count` were stored.
+package typealias ImportFunction =
+  @convention(c) (
+    _ argument: UnsafeMutableRawPointer?, _ items: UnsafeMutablePointer<UInt>, _ count: Int32
+  ) -> Int32
+/// Where a cache zone puts items back.
+package typealias ReleaseFunction =
+  @convention(c) (
+    _ argument: UnsafeMutableRawPointer?, _ items: UnsafeMutablePointer<UInt>, _ count: Int32
+  ) -> Void
+
+/// The caller's hooks of a zone (U03).
+package struct ZoneHooks {
+  /// An item crosses from the keg to the zone; non-zero is failure.
+  package var itemInit: InitFunction? = nil
+  /// An item crosses from the zone to the keg.
+  package var itemFini: FiniFunction? = nil
+  package var importItems: ImportFunction? = nil
+  package var releaseItems: ReleaseFunction? = nil
+  package var argument: UnsafeMutableRawPointer? = nil
+  package init() {}
+}
+
+package struct Zone: Linked, ~Copyable {
+  package var next: UnsafeMutablePointer<Zone>?
+  package var previous: UnsafeMutablePointer<Zone>?
+  package let lock: Lock
+  package let itemSize: UInt
+  package let flags: ZoneFlags
+  /// NUL-terminated; owned by who made the zone.
+  package let name: UnsafePointer<CChar>
+  package let keg: UnsafeMutablePointer<Keg>?
+  package let hooks: ZoneHooks
+  package let pools: UnsafeMutablePointer<BucketPools>
+
+  // The depot; the zone lock protects everything from here on.
+  fileprivate var full: UnsafeMutablePointer<Bucket>?
+  fileprivate var empty: UnsafeMutablePointer<Bucket>?
+  fileprivate var emptyCount: Int
+  package fileprivate(set) var workingSet: WorkingSet
+  /// Entries of the buckets that threads should use now.
+  package fileprivate(set) var bucketEntries: Int
+  package let startEntries: Int
+  package var mostEntries: Int
+  /// The depot takes no more items than this.
+  package var mostItems: Int
+
+  package var statistics: ZoneStatistics
+
+  /// Empty buckets that a depot keeps for the next exchange.
+  fileprivate static var mostEmpty: Int { 4 }
+
+  package init(
+    name: UnsafePointer<CChar>, itemSize: UInt, keg: UnsafeMutablePointer<Keg>?,
+    pools: UnsafeMutablePointer<BucketPools>, hooks: ZoneHooks = ZoneHooks(),
+    flags: ZoneFlags = .none
+  ) {
+    next = nil
+    previous = nil
+    lock = Lock(rank: .zone)
+    self.itemSize = itemSize
+    self.flags = flags
+    self.name = name
+    self.keg = keg
+    self.hooks = hooks
+    self.pools = pools
+    full = nil
+    empty = nil
+    emptyCount = 0
+    workingSet = WorkingSet()
+    let entries =
+      flags.contains(.noBucket) || flags.contains(.isInternal)
+      ? 0 : BucketSize.entries(forItemSize: itemSize)
+    bucketEntries = entries
+    startEntries = entries
+    mostEntries = entries == 0 ? 0 : BucketSize.largest
+    mostItems = .max
+    statistics = ZoneStatistics()
+  }
+
+  /// Items in the depot.
+  package var depotItems: Int { workingSet.items }
+}
+
+/// What a zone counts; the zone lock protects it.
+package struct ZoneStatistics {
+  /// Items that were taken from and given to the keg, one by one or in buckets.
+  package var imported: UInt = 0
+  package var released: UInt = 0
+  /// Items that crossed between threads and the depot in whole buckets.
+  package var taken: UInt = 0
+  package var put: UInt = 0
+  /// Allocations that found no memory.
+  package var failures: UInt = 0
+  /// Allocations and frees of single items for want of a bucket.
+  package var withoutBucket: UInt = 0
+  /// Times the lock was found held.
+  package var contended: UInt = 0
+  package init() {}
+}
+
+// MARK: - Depot
+
+extension UnsafeMutablePointer where Pointee == Zone {
+  @inline(__always)
+  private func lockDepot() {
+    if pointee.lock.lockReportingContention() {
+      // U09: waiting here means the buckets are too small for this many threads.
+      pointee.statistics.contended &+= 1
+      if pointee.bucketEntries < pointee.mostEntries { pointee.bucketEntries &+= 1 }
+    }
+  }
+
+  /// Takes the depot's latest bucket, and leaves an empty one in return.
+  /// - Parameter returned: an empty bucket, which is the zone's when this returns
+  ///   a bucket and stays the caller's otherwise.
+  package func takeBucket(
+    returning returned: UnsafeMutablePointer<Bucket>?
+  ) -> UnsafeMutablePointer<Bucket>? {
+    // A stale nil only means that this thread fills a bucket itself.
+    if pointee.full == nil { return nil }
+    lockDepot()
+    guard let bucket = popFull() else {
+      pointee.lock.unlock()
+      return nil
+    }
+    pointee.workingSet.take(Int(bucket.pointee.count))
+    pointee.statistics.taken &+= UInt(bucket.pointee.count)
+    let surplus = keepEmpty(returned)
+    pointee.lock.unlock()
+    if let surplus { pointee.pools.pointee.give(surplus) }
+    return bucket
+  }
+
+  /// Puts a bucket with items into the depot.
+  /// - Returns: an empty bucket in exchange, if the depot has one.
+  package func putBucket(
+    _ bucket: UnsafeMutablePointer<Bucket>
+  ) -> UnsafeMutablePointer<Bucket>? {
+    let count = Int(bucket.pointee.count)
+    if pointee.workingSet.items &+ count > pointee.mostItems {
+      drain(bucket)
+      return bucket
+    }
+    lockDepot()
+    pushFull(bucket)
+    pointee.workingSet.put(count)
+    pointee.statistics.put &+= UInt(bitPattern: count)
+    let exchanged = pointee.empty
+    if let exchanged {
+      pointee.empty = exchanged.pointee.next
+      pointee.emptyCount &-= 1
+    }
+    pointee.lock.unlock()
+    return exchanged
+  }
+
+  /// Takes over a bucket of a thread that ends, or of one that is drained.
+  package func adopt(_ bucket: UnsafeMutablePointer<Bucket>) {
+    if bucket.pointee.count == 0 {
+      pointee.pools.pointee.give(bucket)
+      return
+    }
+    pointee.lock.lock()
+    pushFull(bucket)
+    pointee.workingSet.drainInto(Int(bucket.pointee.count))
+    pointee.lock.unlock()
+  }
+
+  private func pushFull(_ bucket: UnsafeMutablePointer<Bucket>) {
+    bucket.pointee.next = pointee.full
+    pointee.full = bucket
+  }
+
+  private func popFull() -> UnsafeMutablePointer<Bucket>? {
+    guard let bucket = pointee.full else { return nil }
+    pointee.full = bucket.pointee.next
+    return bucket
+  }
+
+  /// Keeps an empty bucket unless there are enough; returns it if so.
+  private func keepEmpty(
+    _ bucket: UnsafeMutablePointer<Bucket>?
+  ) -> UnsafeMutablePointer<Bucket>? {
+    guard let bucket, pointee.emptyCount < Zone.mostEmpty else { return bucket }
+    bucket.pointee.next = pointee.empty
+    pointee.empty = bucket
+    pointee.emptyCount &+= 1
+    return nil
+  }
+}
+
+// MARK: - Keg side
+
+extension UnsafeMutablePointer where Pointee == Zone {
+  /// Fills an empty bucket with up to `count` items; pops take the lowest first.
+  package func fill(_ bucket: UnsafeMutablePointer<Bucket>, _ count: Int) {
+    let got = importItems(count, into: bucket.slots)
+    var i = 0
+    var j = got &- 1
+    while i < j {
+      let item = bucket.slots[i]
+      bucket.slots[i] = bucket.slots[j]
+      bucket.slots[j] = item
+      i &+= 1
+      j &-= 1
+    }
+    bucket.pointee.count = UInt32(truncatingIfNeeded: got)
+  }
+
+  /// Gives all items of a bucket back to the keg; the bucket is empty then.
+  package func drain(_ bucket: UnsafeMutablePointer<Bucket>) {
+    releaseItems(bucket.slots, Int(bucket.pointee.count))
+    bucket.pointee.count = 0
+  }
+
+  /// One item past all caches, or 0 when there is no memory.
+  package func allocateItem() -> UInt {
+    var item: UInt = 0
+    let got = withUnsafeMutablePointer(to: &item) { importItems(1, into: $0) }
+    pointee.lock.lock()
+    pointee.statistics.withoutBucket &+= 1
+    pointee.lock.unlock()
+    return got == 1 ? item : 0
+  }
+
+  package func freeItem(_ item: UInt) {
+    var item = item
+    withUnsafeMutablePointer(to: &item) { releaseItems($0, 1) }
+    pointee.lock.lock()
+    pointee.statistics.withoutBucket &+= 1
+    pointee.lock.unlock()
+  }
+
+  private func importItems(_ count: Int, into out: UnsafeMutablePointer<UInt>) -> Int {
+    var got: Int
+    if let keg = pointee.keg {
+      got = keg.take(count, into: out)
+    } else {
+      got = Int(
+        pointee.hooks.importItems?(
+          pointee.hooks.argument, out, Int32(truncatingIfNeeded: count)) ?? 0)
+    }
+    if pointee.hooks.itemInit != nil { got = initItems(out, got) }
+    pointee.lock.lock()
+    pointee.statistics.imported &+= UInt(bitPattern: got)
+    if got == 0 { pointee.statistics.failures &+= 1 }
+    pointee.lock.unlock()
+    return got
+  }
+
+  /// Calls the zone's init for items that came from the keg.
+  /// - Returns: how many succeeded; the rest went back (U03).
+  private func initItems(_ items: UnsafeMutablePointer<UInt>, _ count: Int) -> Int {
+    var done = 0
+    while done < count {
+      let item = UnsafeMutableRawPointer(bitPattern: items[done])
+      if pointee.hooks.itemInit?(item, Int(bitPattern: pointee.itemSize), 0) != 0 {
+        returnRaw(items + done, count &- done)
+        return done
+      }
+      done &+= 1
+    }
+    return done
+  }
+
+  private func releaseItems(_ items: UnsafeMutablePointer<UInt>, _ count: Int) {
+    if count == 0 { return }
+    if let itemFini = pointee.hooks.itemFini {
+      var i = 0
+      while i < count {
+        itemFini(
+          UnsafeMutableRawPointer(bitPattern: items[i]), Int(bitPattern: pointee.itemSize))
+        i &+= 1
+      }
+    }
+    returnRaw(items, count)
+    pointee.lock.lock()
+    pointee.statistics.released &+= UInt(bitPattern: count)
+    pointee.lock.unlock()
+  }
+
+  private func returnRaw(_ items: UnsafeMutablePointer<UInt>, _ count: Int) {
+    if let keg = pointee.keg {
+      keg.give(items, count)
+    } else {
+      pointee.hooks.releaseItems?(
+        pointee.hooks.argument, items, Int32(truncatingIfNeeded: count))
+    }
+  }
+}
+
+// MARK: - Reclaim
+
+/// How much a reclaim takes back (U15).
+package enum ReclaimLevel {
+  /// The depot down to the working set.
+  case trim
+  /// The whole depot.
+  case drain
+  /// The depot, and bucket sizes shrink faster; the caller empties the threads' arrays.
+  case drainCPU
+}
+
+extension UnsafeMutablePointer where Pointee == Zone {
+  /// Gives cached items back to the keg, and the keg's free slabs to the heap.
+  package func reclaim(_ level: ReclaimLevel) {
+    pointee.lock.lock()
+    shrinkBuckets(level)
+    let target = level == .trim ? pointee.workingSet.size : 0
+    var chain: UnsafeMutablePointer<Bucket>? = nil
+    while pointee.workingSet.items > target, let bucket = popFull() {
+      pointee.workingSet.reclaim(Int(bucket.pointee.count))
+      bucket.pointee.next = chain
+      chain = bucket
+    }
+    pointee.lock.unlock()
+    while let bucket = chain {
+      chain = bucket.pointee.next
+      drain(bucket)
+      pointee.pools.pointee.give(bucket)
+    }
+    pointee.keg?.drain()
+  }
+
+  /// U10: one entry less a reclaim, half the way back on DRAIN_CPU.
+  private func shrinkBuckets(_ level: ReclaimLevel) {
+    let start = pointee.startEntries
+    if pointee.bucketEntries <= start { return }
+    pointee.bucketEntries =
+      level == .drainCPU ? (start &+ pointee.bucketEntries) / 2 : pointee.bucketEntries &- 1
+  }
+
+  /// Ends an interval of the working-set estimate, and trims what was long unused.
+  package func tick() {
+    pointee.lock.lock()
+    pointee.workingSet.tick()
+    let isSurplus = pointee.workingSet.items > pointee.workingSet.size
+    pointee.lock.unlock()
+    if isSurplus { reclaim(.trim) }
+  }
+
+  /// Real in the INVARIANTS build: the depot's buckets hold what the counts say.
+  package func checkInvariants() {
+    #if INVARIANTS
+      pointee.lock.lock()
+      var items = 0
+      var bucket = pointee.full
+      while let here = bucket {
+        invariant(here.pointee.count > 0, "zone: empty bucket among the full ones")
+        items += Int(here.pointee.count)
+        bucket = here.pointee.next
+      }
+      invariant(items == pointee.workingSet.items, "zone: depot count differs from its buckets")
+      pointee.lock.unlock()
+    #endif
+  }
+}

@@ -28,6 +28,9 @@ uintptr_t keg_bins_attaching(void) {
 }
 uintptr_t keg_bins_dead(void) { return (uintptr_t)dead + HEADER_BYTES; }
 
+char keg_running;
+char keg_process_bytes[KEG_PROCESS_BYTES] __attribute__((aligned(64)));
+
 struct keg_fast keg_fast __attribute__((aligned(64)));
 
 // ---- process --------------------------------------------------------------
@@ -59,14 +62,14 @@ unsigned long keg_auxiliary(unsigned long type) { return getauxval(type); }
 // the kernel built. environ is not there yet when the first malloc arrives.
 extern void *__libc_stack_end __attribute__((weak));
 
-const char *keg_environment(const char *name) {
+const char *keg_environment_options(void) {
+  static const char name[] = "KEGMALLOC_CONF=";
   if (&__libc_stack_end == 0) return 0;
   long *block = __libc_stack_end;
   char **variable = (char **)(block + 1 + block[0] + 1);
-  size_t length = strlen(name);
   for (; *variable; variable++)
-    if (strncmp(*variable, name, length) == 0 && (*variable)[length] == '=')
-      return *variable + length + 1;
+    if (strncmp(*variable, name, sizeof name - 1) == 0)
+      return *variable + sizeof name - 1;
   return 0;
 }
 

@@ -105,6 +105,22 @@ static inline void keg_fast_set_bin_of_size(uintptr_t index, uint16_t offset) {
   keg_fast.bin_of_size[index] = offset;
 }
 
+/// Room for Malloc's `Process`: zero, aligned to a cache line.
+#define KEG_PROCESS_BYTES 2048
+extern char keg_process_bytes[KEG_PROCESS_BYTES] KEG_HIDDEN;
+static inline uintptr_t keg_process_storage(void) {
+  return (uintptr_t)keg_process_bytes;
+}
+
+/// Whether boot is through.
+extern char keg_running KEG_HIDDEN;
+static inline bool keg_is_running(void) {
+  return __atomic_load_n(&keg_running, __ATOMIC_ACQUIRE);
+}
+static inline void keg_set_running(void) {
+  __atomic_store_n(&keg_running, 1, __ATOMIC_RELEASE);
+}
+
 // ---- small instructions ---------------------------------------------------
 
 /// Keeps the compiler from moving memory accesses across; emits nothing.
@@ -125,8 +141,8 @@ extern void keg_set_errno(int value) KEG_HIDDEN;
 /// Auxiliary vector entry (man 3 getauxval), 0 when absent.
 extern unsigned long keg_auxiliary(unsigned long type) KEG_HIDDEN;
 
-/// The value of `name` in the environment the kernel gave the process, or NULL.
-extern const char *_Nullable keg_environment(const char *_Nonnull name) KEG_HIDDEN;
+/// KEGMALLOC_CONF in the environment the kernel gave the process, or NULL.
+extern const char *_Nullable keg_environment_options(void) KEG_HIDDEN;
 
 /// The program's own option string: the weak symbol `kegmalloc_conf`, or NULL.
 extern const char *_Nullable keg_program_options(void) KEG_HIDDEN;
@@ -137,3 +153,46 @@ extern uint64_t keg_monotonic_nanoseconds(void) KEG_HIDDEN;
 
 /// The rank stack of the lock checker; only the debug build uses it.
 extern uint64_t *_Nonnull keg_lock_ranks(void) KEG_HIDDEN;
+
+// ---- signals (Malloc/Signals.swift) ----------------------------------------
+
+/// Whether no signal and no other thread has interrupted this one since
+/// keg_set_signal_watch.
+extern bool keg_signal_watch_is_set(void) KEG_HIDDEN;
+/// Sets the watch. False: the kernel or the C library offers none.
+extern bool keg_set_signal_watch(void) KEG_HIDDEN;
+extern void keg_clear_signal_watch(void) KEG_HIDDEN;
+
+/// The machine code of this library.
+extern uintptr_t keg_text_start(void) KEG_HIDDEN;
+extern uintptr_t keg_text_end(void) KEG_HIDDEN;
+
+/// Whether the word at `address` can be read without a fault.
+extern bool keg_is_readable(uintptr_t address) KEG_HIDDEN;
+
+// ---- the C library ----------------------------------------------------------
+
+/// What the allocator wants to be told of by the C library.
+struct keg_hooks {
+  void (*_Nonnull fork_prepare)(void);
+  void (*_Nonnull fork_parent)(void);
+  void (*_Nonnull fork_child)(void);
+  void (*_Nonnull thread_exits)(void *_Nullable argument);
+};
+/// Installs them; once.
+extern void keg_install_hooks(const struct keg_hooks *_Nonnull hooks) KEG_HIDDEN;
+/// Has `thread_exits` called with `argument` when this thread ends.
+extern void keg_watch_thread_exit(void *_Nullable argument) KEG_HIDDEN;
+
+/// Whether `pointer` is a block of the C library's own malloc; and those of its
+/// calls that such a block needs.
+extern int keg_is_foreign(void *_Nullable pointer) KEG_HIDDEN;
+extern void keg_foreign_free(void *_Nullable pointer) KEG_HIDDEN;
+extern void *_Nullable keg_foreign_realloc(void *_Nullable pointer, long size) KEG_HIDDEN;
+extern uintptr_t keg_foreign_usable_size(void *_Nullable pointer) KEG_HIDDEN;
+
+// ---- shim/Exports -----------------------------------------------------------
+
+/// What operator new does when there is no memory; does not return without some.
+extern void *_Nullable keg_new_failed(uintptr_t size) KEG_HIDDEN;
+extern void *_Nullable keg_new_array_failed(uintptr_t size) KEG_HIDDEN;

@@ -1,0 +1,239 @@
+// Heap.swift: where slabs and large blocks get their chunks from.
+//
+//   kegs, large blocks ──▶ heap arena ──▶ reservation, committed step by step
+//                     └──▶ outside arena ──▶ regions elsewhere, when that is used up
+//
+// Dirty spans go back to the kernel when their time is over (`purge`).
+//
+// The heap ties together what lies below the kegs: the reservation, the arena
+// that hands out its chunks, the page map, and the pools for our structures. A
+// process has one; tests make as many as they like. It lives in its own metadata.
+//
+// Locks: the arena's own; `lock` (rank `heap`) serialises growth and is taken
+// with no other lock held.
+
+import Base
+import Pages
+import Vmem
+
+package struct Heap: ~Copyable {
+  package let lock: Lock
+  package var reservation: Reservation
+  package let pageMap: PageMap
+  package let metadata: UnsafeMutablePointer<Metadata>
+  package let tags: UnsafeMutablePointer<Pool>
+  /// Header pools by size, smallest first; see `headerBytes(ofPool:)`.
+  package let slabHeaders: UnsafeMutablePointer<Pool>
+  package let arena: UnsafeMutablePointer<Arena>
+  /// Spans of the outside regions; a region goes when it is wholly free.
+  package let outsideArena: UnsafeMutablePointer<Arena>
+  package var outside: OutsideRegions
+  /// Called with the new count of chunks whenever the page map grows, so that
+  /// the fast path learns of it.
+  package var published: (@convention(c) (_ chunkCount: UInt) -> Void)?
+  /// Time of the last tick in nanoseconds: the stamp of what becomes dirty now.
+  package var now: UInt64 = 0
+  /// Bytes given back to the kernel so far, and in how many calls.
+  package var purgedBytes: UInt = 0
+  package var purgeCount: UInt = 0
+
+  package static var slabHeaderPoolCount: Int { 7 }
+
+  /// Item sizes of the header pools: 64 bytes and the bitmaps of 8,192 … 1 items.
+  private static func headerBytes(ofPool index: Int) -> UInt {
+    switch index {
+    case 0: 80
+    case 1: 128
+    case 2: 192
+    case 3: 256
+    case 4: 320
+    case 5: 576
+    default: 1088
+    }
+  }
+
+  /// The pool for headers of slabs of `layout`.
+  package func headerPool(for layout: SlabLayout) -> UnsafeMutablePointer<Pool> {
+    let bytes = Slab.headerBytes &+ layout.bitmapWords &* 8
+    var index = 0
+    while index < Self.slabHeaderPoolCount &- 1, Self.headerBytes(ofPool: index) < bytes {
+      index &+= 1
+    }
+    return slabHeaders + index
+  }
+
+  private init(
+    reservation: consuming Reservation, metadata: UnsafeMutablePointer<Metadata>,
+    tags: UnsafeMutablePointer<Pool>, slabHeaders: UnsafeMutablePointer<Pool>,
+    arena: UnsafeMutablePointer<Arena>, outsideArena: UnsafeMutablePointer<Arena>
+  ) {
+    lock = Lock(rank: .heap)
+    pageMap = PageMap(tables: reservation.tables)
+    self.reservation = reservation
+    self.metadata = metadata
+    self.tags = tags
+    self.slabHeaders = slabHeaders
+    self.arena = arena
+    self.outsideArena = outsideArena
+    outside = OutsideRegions()
+  }
+
+  /// Makes a heap over `wanted` bytes of address space, or fewer.
+  /// - Returns: nil when there is no address space or no memory for the start.
+  package static func create(
+    wanted: UInt, pageSize: UInt, source: PageSource
+  ) -> UnsafeMutablePointer<Heap>? {
+    guard let reservation = Reservation(wanted: wanted, pageSize: pageSize, source: source) else {
+      return nil
+    }
+    var first = Metadata(
+      start: reservation.start, end: reservation.metadataEnd, source: source)
+    let place = first.cut(UInt(MemoryLayout<Metadata>.stride).roundedUp(to: 64), alignment: 64)
+    guard place != 0 else { return nil }
+    let metadata = place.pointer(to: Metadata.self)
+    metadata.initialize(to: first)
+    guard let tags = metadata.room(for: Pool.self),
+      let headers = metadata.room(for: Pool.self, count: slabHeaderPoolCount),
+      let heap = metadata.room(for: Heap.self), let arena = metadata.room(for: Arena.self),
+      let outsideArena = metadata.room(for: Arena.self)
+    else { return nil }
+    tags.initialize(
+      to: Pool(name: "tags", itemBytes: UInt(MemoryLayout<BoundaryTag>.stride), metadata: metadata))
+    var i = 0
+    while i < slabHeaderPoolCount {
+      (headers + i).initialize(
+        to: Pool(name: "slabs", itemBytes: headerBytes(ofPool: i), metadata: metadata))
+      i &+= 1
+    }
+    heap.initialize(
+      to: Heap(
+        reservation: reservation, metadata: metadata, tags: tags, slabHeaders: headers,
+        arena: arena, outsideArena: outsideArena))
+    arena.initialize(
+      to: Arena(
+        name: "heap", quantum: Chunk.size, tags: tags, mergesSpans: true,
+        importSpan: { source, size, actual, _ in importChunks(source, size, actual) },
+        source: UnsafeMutableRawPointer(heap)))
+    outsideArena.initialize(
+      to: Arena(
+        name: "outside", quantum: Chunk.size, tags: tags,
+        importSpan: { source, size, actual, _ in importRegion(source, size, actual) },
+        releaseSpan: { source, start, size, _, _ in releaseRegion(source, start) },
+        source: UnsafeMutableRawPointer(heap)))
+    return heap
+  }
+}
+
+// MARK: - Growth
+
+/// The heap arena's import function: commits more of the reservation.
+private func importChunks(
+  _ source: UnsafeMutableRawPointer?, _ size: UInt, _ actual: UnsafeMutablePointer<UInt>
+) -> UInt {
+  let heap = UInt(bitPattern: source).pointer(to: Heap.self)
+  heap.pointee.lock.lock()
+  defer { heap.pointee.lock.unlock() }
+  let top = heap.pointee.reservation.heapTop
+  let committed = top &- heap.pointee.reservation.heapStart
+  // Steps grow with the heap. The first ones stay below a huge page, so that
+  // THP=always cannot inflate a small process.
+  let step = max(min(committed / 8, 1 &<< 26), 1 &<< 20).roundedUp(to: Chunk.size)
+  // One part in 64 is what the headers of slabs of 8-byte items take.
+  heap.pointee.metadata.pointee.lock.withLock {
+    heap.pointee.metadata.pointee.commitAhead((committed &+ max(size, step)) / 64)
+  }
+  // The step first, the bare need when there is no memory for it.
+  var wanted = max(size, step)
+  while true {
+    if heap.pointee.reservation.growHeap(to: top &+ wanted) {
+      heap.pointee.published?(heap.pointee.reservation.chunkCount)
+      actual.pointee = wanted
+      return top
+    }
+    if wanted == size { break }
+    wanted = size
+  }
+  return Arena.none
+}
+
+/// The outside arena's import and release functions.
+private func importRegion(
+  _ source: UnsafeMutableRawPointer?, _ size: UInt, _ actual: UnsafeMutablePointer<UInt>
+) -> UInt {
+  let heap = UInt(bitPattern: source).pointer(to: Heap.self)
+  return heap.pointee.outside.make(
+    size, source: heap.pointee.reservation.source, metadata: heap.pointee.metadata, actual: actual)
+}
+
+private func releaseRegion(_ source: UnsafeMutableRawPointer?, _ start: UInt) {
+  let heap = UInt(bitPattern: source).pointer(to: Heap.self)
+  heap.pointee.outside.release(start, source: heap.pointee.reservation.source)
+}
+
+// MARK: - Spans
+
+extension UnsafeMutablePointer where Pointee == Heap {
+  /// Takes a span of at least `size` bytes.
+  /// - Returns: its tag; `isDirty` says whether the memory may be non-zero.
+  package func allocateSpan(_ size: UInt) -> TagPointer? {
+    let size = size.roundedUp(to: Chunk.size)
+    return pointee.arena.pointee.allocate(size) ?? pointee.outsideArena.pointee.allocate(size)
+  }
+
+  /// Takes a span whose start is a multiple of `alignment`.
+  package func allocateSpan(_ size: UInt, alignment: UInt) -> TagPointer? {
+    if alignment <= Chunk.size { return allocateSpan(size) }
+    let size = size.roundedUp(to: Chunk.size)
+    return pointee.arena.pointee.allocate(size, alignment: alignment)
+      ?? pointee.outsideArena.pointee.allocate(size, alignment: alignment)
+  }
+
+  /// The arena that `span` belongs to.
+  @inline(__always)
+  package func arena(of span: TagPointer) -> UnsafeMutablePointer<Arena> {
+    pointee.reservation.contains(span.pointee.start) ? pointee.arena : pointee.outsideArena
+  }
+
+  /// Gives a span back; its pages stay with the process until they are purged.
+  package func freeSpan(_ span: TagPointer) {
+    arena(of: span).pointee.free(span, dirty: true, stamp: pointee.now)
+  }
+
+  /// The page map that knows `address`, or nil when it is not ours.
+  @inline(__always)
+  package func pageMap(for address: UInt) -> PageMap? {
+    if pointee.reservation.contains(address) { return pointee.pageMap }
+    return pointee.outside.pageMap(for: address)
+  }
+
+  /// The page map of an address that is certainly ours.
+  package func pageMap(ofOwn address: UInt) -> PageMap {
+    pageMap(for: address) ?? pointee.pageMap
+  }
+
+  /// Gives dirty spans back to the kernel that have been free since `stamp`.
+  /// - Returns: how many bytes went back.
+  package func purge(notAfter stamp: UInt64, atMost limit: UInt = .max) -> UInt {
+    let bytes = purge(pointee.arena, notAfter: stamp, atMost: limit)
+    if pointee.outside.count == 0 { return bytes }
+    return bytes &+ purge(pointee.outsideArena, notAfter: stamp, atMost: limit &- bytes)
+  }
+
+  private func purge(
+    _ arena: UnsafeMutablePointer<Arena>, notAfter stamp: UInt64, atMost limit: UInt
+  ) -> UInt {
+    var bytes: UInt = 0
+    while bytes < limit,
+      let span = arena.pointee.withdrawDirty(notAfter: stamp, atMost: .max)
+    {
+      let size = span.pointee.size
+      let clean = pointee.reservation.source.purge(span.pointee.start, size)
+      arena.pointee.returnPurged(span, clean: clean, stamp: pointee.now)
+      if !clean { break }
+      bytes &+= size
+      pointee.purgeCount &+= 1
+    }
+    pointee.purgedBytes &+= bytes
+    return bytes
+  }
+}

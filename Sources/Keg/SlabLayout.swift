@@ -1,0 +1,46 @@
+// SlabLayout.swift: how many chunks and items a slab has; a pure function (U16).
+//
+// A slab is 1 … 16 chunks that hold nothing but items; its header and bitmap lie
+// in metadata. The layout takes the fewest chunks of which the items fill at
+// least 90 %, or the best found. The rest at a slab's end is never touched, so it
+// costs address space and no memory.
+
+import Base
+import Pages
+
+package struct SlabLayout: Equatable {
+  /// Distance from item to item in bytes: the size rounded up to the alignment.
+  package let stride: UInt
+  package let chunkCount: UInt
+  package let itemCount: UInt
+  /// Share of the slab that items fill, in per cent, rounded down.
+  package let efficiency: UInt
+
+  package static var mostChunks: UInt { 16 }
+
+  /// - Parameters:
+  ///   - size: of an item in bytes, at least 1, at most 16 chunks.
+  ///   - alignment: a power of two, at most the chunk size.
+  package init(size: UInt, alignment: UInt) {
+    let stride = max(size, 8).roundedUp(to: max(alignment, 8))
+    var best = SlabLayout(stride: stride, chunkCount: max(1, (stride &+ Chunk.size &- 1) &>> Chunk.shift))
+    var chunkCount = best.chunkCount
+    while best.efficiency < 90, chunkCount < Self.mostChunks {
+      chunkCount &+= 1
+      let candidate = SlabLayout(stride: stride, chunkCount: chunkCount)
+      if candidate.efficiency > best.efficiency { best = candidate }
+    }
+    self = best
+  }
+
+  private init(stride: UInt, chunkCount: UInt) {
+    self.stride = stride
+    self.chunkCount = chunkCount
+    let bytes = chunkCount &* Chunk.size
+    itemCount = bytes / stride
+    efficiency = itemCount &* stride &* 100 / bytes
+  }
+
+  package var byteCount: UInt { chunkCount &* Chunk.size }
+  package var bitmapWords: UInt { (itemCount &+ 63) / 64 }
+}

@@ -1,0 +1,134 @@
+// Process.swift: the one allocator of the process.pointee.
+//
+// Everything global of this layer is in one struct. It lies in storage of the shim and
+// is initialised by boot: as a Swift global it would be initialised lazily, under
+// swift_once, on which a malloc in between would hang. Zones of the
+// size classes are made when their class is first used: a small program uses a
+// quarter of them, and memory that is not touched costs nothing.
+
+import Base
+import Keg
+import Pages
+import Platform
+import SizeClass
+import Synchronization
+import Vmem
+import Zone
+
+/// The zone of a size class and its keg, side by side; the name follows them.
+struct ClassZone: ~Copyable {
+  var zone: Zone
+  var keg: Keg
+}
+
+/// Whether boot is through. Acquires what boot released: `process`.
+@inline(__always)
+var isRunning: Bool { keg_is_running() }
+
+let bootLock = Lock(rank: .boot)
+
+/// Undefined until `isRunning`.
+@inline(__always)
+var process: UnsafeMutablePointer<Process> {
+  keg_process_storage().pointer(to: Process.self)
+}
+
+struct Process: ~Copyable {
+  /// Protects `threads` and the making of zones.
+  let registryLock: Lock
+  var options: Options
+  var pageSize: UInt
+  var heap: UnsafeMutablePointer<Heap>?
+  var threadCaches: UnsafeMutablePointer<Pool>?
+  var classZones: UnsafeMutablePointer<Pool>?
+  var bucketPools: UnsafeMutablePointer<BucketPools>?
+  /// Every attached thread's cache.
+  var threads: List<ThreadCache>
+  /// Zones by class, 0 until used. Written under `registryLock`; a reader that
+  /// sees a zone sees it whole (x86 keeps the order of stores).
+  private var zones: InlineArray<82, UInt>
+  var ticker: Ticker
+  var emergency: EmergencyPool
+
+  init() {
+    registryLock = Lock(rank: .zoneList)
+    options = Options()
+    pageSize = 4096
+    heap = nil
+    threadCaches = nil
+    classZones = nil
+    bucketPools = nil
+    threads = List()
+    zones = InlineArray(repeating: 0)
+    ticker = Ticker()
+    emergency = EmergencyPool()
+  }
+
+  /// The zone of class `index`, if it was ever used.
+  @inline(__always)
+  func existingZone(_ index: UInt) -> UnsafeMutablePointer<Zone>? {
+    UnsafeMutablePointer(bitPattern: zones[Int(bitPattern: index)])
+  }
+
+  /// The zone of class `index`, made if need be; nil when there is no memory.
+  @inline(__always)
+  mutating func zone(_ index: UInt) -> UnsafeMutablePointer<Zone>? {
+    existingZone(index) ?? makeZone(index)
+  }
+
+  @inline(never)
+  private mutating func makeZone(_ index: UInt) -> UnsafeMutablePointer<Zone>? {
+    registryLock.lock()
+    defer { registryLock.unlock() }
+    if let zone = existingZone(index) { return zone }
+    guard let heap, let bucketPools, let memory = classZones?.pointee.take(), memory != 0 else {
+      return nil
+    }
+    let size = SizeClass.size(of: index)
+    let pair = memory.pointer(to: ClassZone.self)
+    let name = nameZone(size, at: memory &+ UInt(MemoryLayout<ClassZone>.stride))
+    let zone = withUnsafeMutablePointer(to: &pair.pointee.zone) { $0 }
+    let keg = withUnsafeMutablePointer(to: &pair.pointee.keg) { $0 }
+    keg.initialize(
+      to: Keg(
+        name: name, itemSize: size, alignment: min(size, 16),
+        bin: UInt16(truncatingIfNeeded: index &<< Bin.strideShift), heap: heap))
+    zone.initialize(to: Zone(name: name, itemSize: size, keg: keg, pools: bucketPools))
+    keg_compiler_barrier()
+    zones[Int(bitPattern: index)] = zone.address
+    return zone
+  }
+
+  /// Called when a thread was attached.
+  func noteThreadCount() {}
+
+  /// Calls `body` with every zone in use, smallest items first.
+  func forEachZone(_ body: (UnsafeMutablePointer<Zone>) -> Void) {
+    var index: UInt = 1
+    while index <= SizeClass.count {
+      if let zone = existingZone(index) { body(zone) }
+      index &+= 1
+    }
+  }
+}
+
+/// Writes `malloc-<size>` to `address`, 16 bytes.
+private func nameZone(_ size: UInt, at address: UInt) -> UnsafePointer<CChar> {
+  let name = address.pointer(to: CChar.self)
+  var used = 0
+  ("malloc-" as StaticString).withUTF8Buffer {
+    for byte in $0 {
+      name[used] = CChar(bitPattern: byte)
+      used &+= 1
+    }
+  }
+  var power: UInt = 10000
+  while power > 1, size / power == 0 { power /= 10 }
+  while power > 0 {
+    name[used] = CChar(truncatingIfNeeded: 48 &+ size / power % 10)
+    used &+= 1
+    power /= 10
+  }
+  name[used] = 0
+  return UnsafePointer(name)
+}

@@ -1,0 +1,112 @@
+// Realloc.swift: realloc(3), and what it asks of a block.
+
+import Base
+import Keg
+import Platform
+import SizeClass
+import Vmem
+
+/// What lies at an address that a program passed to us.
+enum Block {
+  /// An item of a size class.
+  case item(size: UInt)
+  case large(TagPointer)
+  case emergency(size: UInt)
+  /// Memory of the C library's own heap.
+  case foreign
+}
+
+/// Looks up a block that is in use. Dies when there is none at `address`.
+/// - Parameter what: what to say of a wrong address.
+func block(at address: UInt, _ what: StaticString) -> Block {
+  guard let heap = process.pointee.heap, let map = heap.pageMap(for: address) else {
+    if let size = emergencySize(address) { return .emergency(size: size) }
+    if isForeign(address) { return .foreign }
+    die(what, at: address, zone: nil)
+  }
+  switch map.owner(at: map.index(of: address)) {
+  case .slab(let slab):
+    let keg = slab.pointee.keg
+    if case .interior = keg.state(of: address, in: slab) {
+      die(what, at: address, zone: keg.pointee.name)
+    }
+    return .item(size: keg.pointee.layout.stride)
+  case .span(let span) where span.pointee.start == address:
+    return .large(span)
+  case .emergency:
+    if let size = emergencySize(address) { return .emergency(size: size) }
+    die(what, at: address, zone: nil)
+  default:
+    die(what, at: address, zone: nil)
+  }
+}
+
+/// malloc_usable_size(3).
+@c public func keg_usable_size(_ pointer: UnsafeMutableRawPointer?) -> UInt {
+  let address = UInt(bitPattern: pointer)
+  if address == 0 { return 0 }
+  switch block(at: address, "malloc_usable_size of an invalid pointer") {
+  case .item(let size): return size
+  case .large(let span): return span.pointee.payload
+  case .emergency(let size): return size
+  case .foreign: return keg_foreign_usable_size(pointer)
+  }
+}
+
+/// realloc(3). As glibc, `realloc(p, 0)` frees and returns NULL.
+@c public func keg_realloc(_ pointer: UnsafeMutableRawPointer?, _ size: UInt)
+  -> UnsafeMutableRawPointer?
+{
+  guard let pointer else { return keg_malloc(size) }
+  if size == 0 {
+    keg_free(pointer)
+    return nil
+  }
+  let address = UInt(bitPattern: pointer)
+  let old: UInt
+  switch block(at: address, "realloc of an invalid pointer") {
+  case .item(let capacity):
+    // In place while the block fits and at most half of it would be wasted.
+    if size <= capacity, size > capacity / 2 || capacity <= 64 { return pointer }
+    old = capacity
+  case .large(let span):
+    if size > SizeClass.largest, resizeLarge(span, to: size) { return pointer }
+    return moveLarge(pointer, span, to: size)
+  case .emergency(let capacity):
+    if size <= capacity { return pointer }
+    old = capacity
+  case .foreign:
+    return keg_foreign_realloc(pointer, Int(bitPattern: size))
+  }
+  guard let new = keg_malloc(size) else { return nil }
+  new.copyMemory(from: pointer, byteCount: Int(bitPattern: min(old, size)))
+  keg_free(pointer)
+  return new
+}
+
+/// Moves a large block that could not be resized where it is.
+private func moveLarge(_ pointer: UnsafeMutableRawPointer, _ span: TagPointer, to size: UInt)
+  -> UnsafeMutableRawPointer?
+{
+  let old = span.pointee.payload
+  guard let new = size > old ? allocateGrowing(size) : keg_malloc(size) else { return nil }
+  new.copyMemory(from: pointer, byteCount: Int(bitPattern: min(old, size)))
+  keg_free(pointer)
+  return new
+}
+
+/// A block that was just grown will grow again: it gets half of its size as
+/// headroom, address space that costs nothing until it is touched.
+private func allocateGrowing(_ size: UInt) -> UnsafeMutableRawPointer? {
+  if size <= SizeClass.largest { return keg_malloc(size) }
+  var new = size > greatestRequest / 2 ? 0 : allocateLarge(size &+ size / 2)
+  if new == 0 { new = allocateLarge(size) }
+  if new == 0 { return outOfMemory() }
+  if let heap = process.pointee.heap {
+    let map = heap.pageMap(ofOwn: new)
+    if case .span(let span) = map.owner(at: map.index(of: new)) {
+      span.pointee.payload = size.roundedUp(to: process.pointee.pageSize)
+    }
+  }
+  return UnsafeMutableRawPointer(bitPattern: new)
+}

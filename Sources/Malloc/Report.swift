@@ -1,0 +1,120 @@
+// Report.swift: what malloc_stats, malloc_info, mallinfo2 and the table at exit say.
+
+import Base
+import Keg
+import Pages
+import Platform
+import SizeClass
+import Stats
+import Synchronization
+import Vmem
+import Zone
+
+/// Items of class `index` in threads' arrays. The registry lock is held.
+private func itemsInArrays(_ index: UInt) -> UInt {
+  var items = 0
+  process.pointee.threads.forEach { items &+= max($0.bin(index).cachedCount, 0) }
+  return UInt(bitPattern: items)
+}
+
+/// Calls `body` with a row for every zone in use; returns the totals.
+private func snapshot(_ body: (ZoneRow) -> Void) -> Totals {
+  var totals = Totals()
+  guard let heap = process.pointee.heap else { return totals }
+  process.pointee.registryLock.lock()
+  totals.threads = UInt(bitPattern: process.pointee.threads.count)
+  var slabBytes: UInt = 0
+  var index: UInt = 1
+  while index <= SizeClass.count {
+    if let zone = process.pointee.existingZone(index) {
+      let row = ZoneRow(zone, inArrays: itemsInArrays(index))
+      totals.add(row)
+      slabBytes &+= row.slabBytes
+      body(row)
+    }
+    index &+= 1
+  }
+  process.pointee.registryLock.unlock()
+  add(heap.pointee.arena.pointee.sizes, to: &totals)
+  add(heap.pointee.outsideArena.pointee.sizes, to: &totals)
+  totals.usedLarge &-= min(slabBytes, totals.usedLarge)
+  totals.metadata = heap.pointee.metadata.pointee.usedBytes
+  totals.purged = heap.pointee.purgedBytes
+  totals.purgeCount = heap.pointee.purgeCount
+  return totals
+}
+
+/// Counts an arena; what is in use includes the slabs.
+private func add(_ sizes: ArenaSizes, to totals: inout Totals) {
+  totals.heap &+= sizes.total
+  totals.dirty &+= sizes.dirty
+  totals.clean &+= sizes.free &- sizes.dirty
+  totals.usedLarge &+= sizes.inUse
+}
+
+/// Prints the zone table.
+@c func keg_print_statistics(_ descriptor: Int32) {
+  guard isRunning else { return }
+  var text = Text(to: descriptor)
+  writeHeading(to: &text)
+  let totals = snapshot { write($0, to: &text) }
+  writePools(&text)
+  write(totals, to: &text)
+  text.flush()
+}
+
+/// The allocator's own zones, which have no arrays (U01).
+private func writePools(_ text: inout Text) {
+  guard let heap = process.pointee.heap else { return }
+  func row(_ pool: UnsafeMutablePointer<Pool>, _ text: inout Text) {
+    writePool(
+      pool.pointee.name, itemBytes: pool.pointee.itemBytes, used: pool.pointee.usedCount,
+      free: pool.pointee.freeCount, to: &text)
+  }
+  row(heap.pointee.tags, &text)
+  var i = 0
+  while i < Heap.slabHeaderPoolCount {
+    if (heap.pointee.slabHeaders + i).pointee.usedCount > 0 {
+      row(heap.pointee.slabHeaders + i, &text)
+    }
+    i &+= 1
+  }
+  i = 0
+  while i < BucketSize.count {
+    if let pool = process.pointee.bucketPools?.pointee.pool(at: i), pool.pointee.usedCount > 0 {
+      row(pool, &text)
+    }
+    i &+= 1
+  }
+  if let threads = process.pointee.threadCaches { row(threads, &text) }
+  if let zones = process.pointee.classZones { row(zones, &text) }
+}
+
+/// malloc_info(3).
+@c func keg_write_malloc_info(
+  _ write: @convention(c) (UnsafeMutableRawPointer?, UnsafePointer<CChar>?, Int) -> Void,
+  _ context: UnsafeMutableRawPointer?
+) {
+  var text = Text(to: write, context: context)
+  writeXMLHeading(to: &text)
+  let totals = snapshot { writeXML($0, to: &text) }
+  writeXML(totals, to: &text)
+  text.flush()
+}
+
+/// mallinfo2(3): arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks,
+/// fordblks, keepcost. Large blocks count as uordblks, not as mapped ones.
+@c func keg_read_mallinfo(_ figures: UnsafeMutablePointer<UInt>) {
+  var free: UInt = 0
+  let totals = snapshot { free &+= $0.free }
+  figures[0] = totals.heap
+  figures[1] = free
+  figures[7] = totals.used
+  figures[8] = totals.heap &- totals.used
+  figures[9] = totals.dirty
+}
+
+@c func keg_wants_statistics_at_exit() -> Int32 {
+  isRunning
+    && process.pointee.options[.statistics] == StatisticsMode.exit ? 1 : 0
+}

@@ -1,0 +1,55 @@
+// Signals.swift: is this a signal handler over a fast path?
+//
+// The fast path leaves no mark that it runs; so a slow path that a handler enters
+// must find out from the stack whether the interrupted instruction was one of
+// ours, and if it was, leave the bins alone: the interrupted code holds an address
+// inside one of them in a register.
+//
+// That is cheap because it is rarely asked. The kernel clears the rseq_cs word of a
+// thread whenever it interrupts the thread outside a restartable sequence (rseq(2)),
+// be it for a signal or for another thread. We set that word to a sequence that is
+// never executed; as long as it is there, no signal has come since.
+//
+//   stack pointer ▶| handler's frames | signal frame: … rip … cs/ss … | interrupted frame …
+//
+// When it is gone, the stack is searched upwards for the one word of a signal frame
+// that is the same in all of them: the segment selectors behind the saved rip.
+
+import Base
+import Platform
+
+/// Whether a handler runs over an instruction of this library.
+@inline(__always)
+func interruptedFastPath() -> Bool {
+  keg_signal_watch_is_set() ? false : searchStack()
+}
+
+/// cs = 0x33, gs = fs = 0, ss = 0x2b in the sigcontext of user code on x86-64.
+private var selectors: UInt { 0x002B_0000_0000_0033 }
+
+@inline(never)
+private func searchStack() -> Bool {
+  let hasWatch = keg_set_signal_watch()
+  var address = keg_stack_pointer().roundedUp(to: 8)
+  var pageEnd = (address &+ 1).roundedUp(to: 4096)
+  // A handler's own frames and the kernel's (up to 11 KiB of registers with AMX)
+  // lie in between. Without the watch this is asked too often to look as far.
+  var pages = hasWatch ? 8 : 2
+  while true {
+    while address < pageEnd {
+      if address.word == selectors, isOurs((address &- 16).word) {
+        keg_clear_signal_watch()
+        return true
+      }
+      address = address &+ 8
+    }
+    pages &-= 1
+    if pages == 0 || !keg_is_readable(pageEnd) { return false }
+    pageEnd = pageEnd &+ 4096
+  }
+}
+
+@inline(__always)
+private func isOurs(_ instruction: UInt) -> Bool {
+  instruction &- keg_text_start() < keg_text_end() &- keg_text_start()
+}

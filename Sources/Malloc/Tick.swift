@@ -1,0 +1,80 @@
+// Tick.swift: what happens now and then instead of at every call.
+//
+// Slow paths count events; every few of them the clock is read (a few nanoseconds
+// through the vDSO), and when an eighth of the decay time has passed one thread
+// ends the interval for the process: freed pages whose time is over go back to
+// the kernel, and every zone re-estimates its working set and trims its depot.
+
+import Base
+import Keg
+import Platform
+import Synchronization
+import Zone
+
+struct Ticker: ~Copyable {
+  /// Held by the thread that runs a tick; others pass by.
+  let lock = Lock(rank: .none)
+  /// Time of the last tick, nanoseconds.
+  var last: UInt64 = 0
+  var count: UInt = 0
+}
+
+/// Runs a tick if one is due, and honours a request to drain this thread's bins.
+/// Called with `busy` set.
+func tick(_ cache: UnsafeMutablePointer<ThreadCache>) {
+  if cache.pointee.drainRequest.load(ordering: .relaxed) != 0 {
+    cache.pointee.drainRequest.store(0, ordering: .relaxed)
+    cache.flush()
+  }
+  tickIfDue()
+}
+
+/// Ends the interval when its time is over. Any thread, no lock held.
+func tickIfDue() {
+  let now = keg_monotonic_nanoseconds()
+  let decay = UInt64(process.pointee.options[.decay]) &* 1_000_000
+  if now &- process.pointee.ticker.last < max(decay / 8, 4_000_000) { return }
+  guard process.pointee.ticker.lock.tryLock() else { return }
+  if let heap = process.pointee.heap, now &- process.pointee.ticker.last >= max(decay / 8, 4_000_000) {
+    process.pointee.ticker.last = now
+    process.pointee.ticker.count &+= 1
+    heap.pointee.now = now
+    process.pointee.forEachZone { $0.tick() }
+    if now > decay { _ = heap.purge(notAfter: now &- decay) }
+  }
+  process.pointee.ticker.lock.unlock()
+}
+
+/// Takes back all that can be had without other threads' help.
+/// - Returns: whether it is worth trying again.
+func reclaimAll() -> Bool {
+  guard let heap = process.pointee.heap else { return false }
+  requestDrains()
+  process.pointee.forEachZone { $0.reclaim(.drainCPU) }
+  return heap.purge(notAfter: .max) > 0
+}
+
+/// Asks every thread for its cached items; each hands them over at its next slow path.
+func requestDrains() {
+  process.pointee.registryLock.lock()
+  process.pointee.threads.forEach { $0.pointee.drainRequest.store(1, ordering: .relaxed) }
+  process.pointee.registryLock.unlock()
+}
+
+/// malloc_trim(3): everything goes back that is not in other threads' arrays, and
+/// those at their next slow path.
+/// - Returns: 1 when memory went back to the kernel.
+@c public func keg_trim(_ keep: UInt) -> Int32 {
+  let entry = enter()
+  if case .emergency = entry { return 0 }
+  guard let heap = process.pointee.heap else { return 0 }
+  requestDrains()
+  if case .bins(let cache) = entry {
+    cache.pointee.drainRequest.store(0, ordering: .relaxed)
+    cache.flush()
+  }
+  process.pointee.forEachZone { $0.reclaim(.drainCPU) }
+  let bytes = heap.purge(notAfter: .max)
+  if case .bins(let cache) = entry { leave(cache) }
+  return bytes > 0 ? 1 : 0
+}

@@ -1,0 +1,130 @@
+// Reservation.swift: the one stretch of address space everything lies in.
+//
+//  start                          P                          heap
+//  |metadata ▸ ····|···· ◂ owners | bins ▸ ·····|···|heap ▸ ················| end
+//
+// Everything grows into reserved space in the direction of its arrow, by
+// committed steps; the gaps stay inaccessible and guard their neighbours. Because
+// neighbours share protection, the whole heap is six lines of /proc/self/maps
+// however large it gets.
+//
+// At P two tables meet that say what each chunk (64 KiB) of address space holds,
+// indexed by (address - P) / 64 KiB: upwards the page map, one UInt16 a chunk,
+// which the fast path reads; downwards the owner table, one word a chunk.
+// What their entries mean is the business of Keg/PageMap.swift.
+//
+// Lock: none of its own; the heap's arena lock protects it after boot.
+
+import Base
+import Platform
+
+package enum Chunk {
+  package static var size: UInt { 65536 }
+  package static var shift: UInt { 16 }
+}
+
+package struct Reservation: ~Copyable {
+  package let source: PageSource
+  package let start: UInt
+  package private(set) var end: UInt
+  /// P of the picture.
+  package let tables: UInt
+  /// The first byte of the heap; a multiple of 2 MiB.
+  package let heapStart: UInt
+  /// The heap is committed up to here.
+  package private(set) var heapTop: UInt
+  package let metadataEnd: UInt
+  private var binsTop: UInt
+  private var ownersBottom: UInt
+  private var ownersEnd: UInt
+  private var binsEnd: UInt
+  private let pageSize: UInt
+
+  /// Reserves `wanted` bytes, or half of that, and so on down to 4 MiB.
+  ///
+  /// When the first size was refused, only half of the one that the kernel
+  /// accepted is kept: address space is scarce and the program needs some too.
+  /// - Parameters:
+  ///   - wanted: bytes, a power of two.
+  ///   - pageSize: of the OS page, from the auxiliary vector (G32).
+  package init?(wanted: UInt, pageSize: UInt, source: PageSource) {
+    var size = wanted
+    var address: UInt = 0
+    while size >= 1 &<< 22 {
+      address = source.reserve(size)
+      if address != 0 { break }
+      size /= 2
+    }
+    guard address != 0 else { return nil }
+    if size < wanted, source.release(address &+ size / 2, size / 2) { size /= 2 }
+    self.source = source
+    self.pageSize = pageSize
+    start = address
+    end = (address &+ size).roundedDown(to: pageSize)
+    // Shares of the whole: 1/16 metadata, 8 bytes a chunk owners, 2 bins.
+    let metadata = address &+ (size / 16).roundedUp(to: pageSize)
+    let chunks = size / Chunk.size
+    metadataEnd = metadata
+    tables = (metadata &+ (chunks &* 8).roundedUp(to: pageSize)).roundedUp(to: Chunk.size)
+    ownersEnd = metadata
+    let alignment: UInt = size >= 1 &<< 26 ? 1 &<< 21 : Chunk.size
+    heapStart = (tables &+ chunks &* 2 &+ pageSize).roundedUp(to: alignment)
+    heapTop = heapStart
+    binsTop = tables
+    binsEnd = heapStart
+    ownersBottom = tables
+  }
+
+  /// Chunks that the tables cover: those from P to the top of the heap.
+  package var chunkCount: UInt { (heapTop &- tables) &>> Chunk.shift }
+
+  /// Whether `address` lies in the committed heap.
+  package func contains(_ address: UInt) -> Bool {
+    address &- heapStart < heapTop &- heapStart
+  }
+
+  /// Commits `[heapTop, newTop)` and the tables that describe it.
+  /// - Parameter newTop: a multiple of the chunk size, at most `end`.
+  /// - Returns: false, and nothing has changed for the caller, when there is no memory.
+  package mutating func growHeap(to newTop: UInt) -> Bool {
+    guard newTop <= end else { return false }
+    let chunks = (newTop &- tables) &>> Chunk.shift
+    // Table steps of 16 pages: they are rarely taken and cost nothing untouched.
+    let step = pageSize &* 16
+    let bins = min((tables &+ chunks &* 2).roundedUp(to: step), binsEnd)
+    if bins > binsTop {
+      guard source.commit(binsTop, bins &- binsTop) else { return false }
+      binsTop = bins
+    }
+    let owners = max((tables &- chunks &* 8).roundedDown(to: step), ownersEnd)
+    if owners < ownersBottom {
+      guard source.commit(owners, ownersBottom &- owners) else { return false }
+      ownersBottom = owners
+    }
+    guard source.commit(heapTop, newTop &- heapTop) else { return false }
+    heapTop = newTop
+    return true
+  }
+
+  /// Gives all unused address space back to the program, but for the metadata's:
+  /// before it limits its own address space or locks all of it. The heap cannot
+  /// grow in the reservation afterwards.
+  package mutating func releaseUnused() {
+    let tail = heapTop.roundedUp(to: pageSize)
+    if tail < end, source.release(tail, end &- tail) { end = tail }
+    if ownersEnd < ownersBottom, source.release(ownersEnd, ownersBottom &- ownersEnd) {
+      ownersEnd = ownersBottom
+    }
+    if binsTop < binsEnd, source.release(binsTop, binsEnd &- binsTop) { binsEnd = binsTop }
+  }
+
+  /// Advises the kernel to use huge pages for the heap wherever it can, or never.
+  package func adviseHugePages(_ wanted: Bool) {
+    _ = keg_syscall6(
+      Int(KEG_SYS_madvise), Int(bitPattern: heapStart), Int(bitPattern: end &- heapStart),
+      wanted ? 14 /* MADV_HUGEPAGE */ : 15 /* MADV_NOHUGEPAGE */, 0, 0, 0)
+  }
+
+  /// Bytes of address space held now.
+  package var reservedBytes: UInt { end &- start }
+}

@@ -1,0 +1,113 @@
+// Arena+Report.swift: questions about an arena (A09, A11, A12).
+//
+// All of them take the arena's lock, and the caches' where they look at
+// segments; none calls the kernel. What they return was true under the lock.
+
+import Base
+
+/// The sizes of an arena, all in bytes (or identifiers).
+///
+///   total = inUse + free + withdrawn;   dirty ≤ free;   cached ≤ inUse
+package struct ArenaSizes {
+  /// All spans.
+  package let total: UInt
+  /// Busy segments, those in the quantum caches among them.
+  package let inUse: UInt
+  /// Free segments.
+  package let free: UInt
+  /// Free segments that are dirty.
+  package let dirty: UInt
+  /// Segments being purged.
+  package let withdrawn: UInt
+  /// Segments in the quantum caches.
+  package let cached: UInt
+  /// The spans.
+  package let spanCount: Int
+}
+
+/// What an arena knows of one integer (A12).
+package struct Whereabouts {
+  package let kind: BoundaryTag.Kind
+  package let start: UInt
+  package let size: UInt
+  package let isDirty: Bool
+  /// In a quantum cache: busy for the arena, free for its users.
+  package let isCached: Bool
+  /// How far into the segment the integer is.
+  package let offset: UInt
+}
+
+extension UnsafeMutablePointer where Pointee == Arena {
+  /// - Complexity: O(1).
+  package var sizes: ArenaSizes {
+    pointee.lock.lock()
+    pointee.caches.lock.lock()
+    var cached: UInt = 0
+    var quanta = pointee.cachedBytes &>> pointee.quantumShift
+    while quanta > 0 {
+      cached = cached &+ caches.pointee.count(quanta) &* quanta &* pointee.quantum
+      quanta &-= 1
+    }
+    pointee.caches.lock.unlock()
+    let sizes = ArenaSizes(
+      total: pointee.totalBytes, inUse: pointee.inUseBytes,
+      free: pointee.totalBytes &- pointee.inUseBytes &- pointee.withdrawnBytes,
+      dirty: pointee.freeDirtyBytes, withdrawn: pointee.withdrawnBytes, cached: cached,
+      spanCount: pointee.spans.count)
+    pointee.lock.unlock()
+    return sizes
+  }
+
+  /// The boundary tags of the arena: those of spans and segments, and in hand.
+  /// - Complexity: O(segments).
+  package var tagCount: UInt {
+    var count: UInt = 0
+    walk { _ in count &+= 1 }
+    pointee.lock.lock()
+    defer { pointee.lock.unlock() }
+    return count &+ UInt(bitPattern: pointee.reserve.count)
+  }
+
+  package var tagBytes: UInt { tagCount &* BoundaryTag.byteCount }
+
+  /// Buckets of the hash table.
+  package var bucketCount: UInt {
+    pointee.lock.lock()
+    defer { pointee.lock.unlock() }
+    return pointee.hash.bucketCount
+  }
+
+  /// Calls `body` with every span and segment, by address, each span before its
+  /// segments. Both locks are held: `body` must be short and must not use the arena.
+  package func walk(_ body: (TagPointer) -> Void) {
+    pointee.lock.lock()
+    pointee.caches.lock.lock()
+    var tag = pointee.spans.head
+    while let here = tag {
+      tag = here.pointee.after
+      body(here)
+    }
+    pointee.caches.lock.unlock()
+    pointee.lock.unlock()
+  }
+
+  /// The segment that `address` is in; nil when it is in no span.
+  /// - Complexity: O(spans + segments of its span).
+  package func whatIs(_ address: UInt) -> Whereabouts? {
+    pointee.lock.lock()
+    defer { pointee.lock.unlock() }
+    var span = pointee.spans.head
+    while let here = span, here.pointee.end <= address { span = here.pointee.next }
+    guard let span, span.pointee.start <= address else { return nil }
+    var segment = span.pointee.after.unsafelyUnwrapped  // a span has segments
+    while segment.pointee.end <= address {
+      segment = segment.pointee.after.unsafelyUnwrapped  // they cover the span
+    }
+    pointee.caches.lock.lock()
+    defer { pointee.caches.lock.unlock() }
+    return Whereabouts(
+      kind: segment.pointee.kind, start: segment.pointee.start, size: segment.pointee.size,
+      isDirty: segment.pointee.isDirty, isCached: segment.pointee.isCached,
+      offset: address &- segment.pointee.start)
+  }
+}

@@ -1,0 +1,140 @@
+// Bin.swift: one zone's part of a thread's array (U05–U07).
+//
+//                low            top             high
+//   loaded  |hdr| i0 | i1 | … | ik |            |        pop: top -= 8; push: top += 8
+//   previous|hdr| …                             |        full, empty or in between
+//
+// Pop takes the last item, push adds one; `top` alone says how many there are, so
+// each commits with one store, and a signal handler that interrupts either and
+// frees what it allocates leaves the interrupted one right (docs/signals.md).
+// All zero is a bin without a bucket: empty and full at once, so that pop and push
+// both leave the fast path.
+//
+// Only the owning thread touches a bin. 32 bytes: two share a cache line.
+
+import Base
+
+package struct Bin {
+  package var top: UInt
+  package var low: UInt
+  package var high: UInt
+  /// The other bucket, or 0.
+  package var previous: UInt
+
+  /// A bin without buckets.
+  package init() {
+    top = 0
+    low = 0
+    high = 0
+    previous = 0
+  }
+
+  package static var strideShift: UInt { 5 }
+}
+
+extension UnsafeMutablePointer where Pointee == Bin {
+  package var count: Int { Int(bitPattern: (pointee.top &- pointee.low) &>> 3) }
+
+  private var loaded: UnsafeMutablePointer<Bucket>? {
+    pointee.low == 0 ? nil : (pointee.low &- Bucket.headerBytes).pointer(to: Bucket.self)
+  }
+
+  private var previousBucket: UnsafeMutablePointer<Bucket>? {
+    pointee.previous == 0 ? nil : pointee.previous.pointer(to: Bucket.self)
+  }
+
+  private func load(_ bucket: UnsafeMutablePointer<Bucket>) {
+    let low = bucket.low
+    pointee.low = low
+    pointee.high = bucket.high
+    pointee.top = low &+ UInt(bucket.pointee.count) &* 8
+  }
+
+  /// Takes the loaded bucket out, its count written back.
+  private func unload() -> UnsafeMutablePointer<Bucket>? {
+    guard let bucket = loaded else { return nil }
+    bucket.pointee.count = UInt32(truncatingIfNeeded: count)
+    pointee.top = 0
+    pointee.low = 0
+    pointee.high = 0
+    return bucket
+  }
+
+  private func swap(with other: UnsafeMutablePointer<Bucket>) {
+    pointee.previous = unload()?.address ?? 0
+    load(other)
+  }
+
+  /// How many entries this thread's next bucket should have: twice what it has,
+  /// from 8 up to what the zone says. Threads that allocate little cache little.
+  private func wantedEntries(_ zone: UnsafeMutablePointer<Zone>) -> Int {
+    let most = zone.pointee.bucketEntries
+    guard let loaded else { return min(8, most) }
+    return min(loaded.capacity &* 2, most)
+  }
+
+  /// Puts items into an empty bin: from the previous bucket, the depot, or the keg.
+  /// - Returns: false when there is no item or no bucket to be had.
+  package func refill(from zone: UnsafeMutablePointer<Zone>) -> Bool {
+    if let other = previousBucket, other.pointee.count > 0 {
+      swap(with: other)
+      return true
+    }
+    let spent = unload()
+    if let bucket = zone.takeBucket(returning: spent) {
+      load(bucket)
+      return true
+    }
+    if let spent { load(spent) }
+    let wanted = wantedEntries(zone)
+    if wanted == 0 { return false }
+    if loaded == nil || loaded.unsafelyUnwrapped.capacity < wanted,
+      let larger = zone.pointee.pools.pointee.take(entries: wanted)
+    {
+      if let old = unload() { zone.pointee.pools.pointee.give(old) }
+      load(larger)
+    }
+    guard let bucket = loaded else { return false }
+    zone.fill(bucket, bucket.capacity)
+    load(bucket)
+    return bucket.pointee.count > 0
+  }
+
+  /// Makes room in a full bin: by the previous bucket, or by a bucket to the depot.
+  /// - Returns: false when there is no bucket to be had.
+  package func makeRoom(for zone: UnsafeMutablePointer<Zone>) -> Bool {
+    if let other = previousBucket, !other.isFull {
+      swap(with: other)
+      return true
+    }
+    let wanted = wantedEntries(zone)
+    if wanted == 0 { return false }
+    var empty: UnsafeMutablePointer<Bucket>? = nil
+    if let other = previousBucket {
+      empty = zone.putBucket(other)
+      pointee.previous = 0
+    }
+    if let small = empty, small.capacity < wanted {
+      zone.pointee.pools.pointee.give(small)
+      empty = nil
+    }
+    empty = empty ?? zone.pointee.pools.pointee.take(entries: wanted)
+    guard let empty else { return false }
+    swap(with: empty)
+    return true
+  }
+
+  /// Hands both buckets to the zone and leaves the bin as if never used.
+  package func flush(to zone: UnsafeMutablePointer<Zone>) {
+    if let bucket = unload() { zone.adopt(bucket) }
+    if let bucket = previousBucket {
+      pointee.previous = 0
+      zone.adopt(bucket)
+    }
+  }
+
+  /// Items in both buckets.
+  package var cachedCount: Int {
+    count &+ Int(previousBucket?.pointee.count ?? 0)
+  }
+}

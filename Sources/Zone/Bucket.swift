@@ -1,0 +1,123 @@
+// Bucket.swift: an array of items on the move between a thread and a zone (U05, U08).
+//
+//        0        8        16
+//        +--------+--------+----+----+----+-- - --+
+//        | next   | counts | i0 | i1 | i2 |       |      capacity slots
+//        +--------+--------+----+----+----+-- - --+
+//                           ▲ low        ▲ top   ▲ high      while loaded in a bin
+//
+// The slots are a stack: pop takes the last. While a bucket is loaded in a bin
+// its count lies in the bin's `top`; `count` here is valid only when it is not.
+// Buckets come from pools in metadata, one for each capacity.
+
+import Base
+import Pages
+
+package struct Bucket: ~Copyable {
+  /// The next bucket of a depot, or nil.
+  package var next: UnsafeMutablePointer<Bucket>?
+  package var count: UInt32
+  package var sizeIndex: UInt32
+
+  package static var headerBytes: UInt { 16 }
+}
+
+extension UnsafeMutablePointer where Pointee == Bucket {
+  /// The address of slot 0.
+  @inline(__always)
+  package var low: UInt { address &+ Bucket.headerBytes }
+
+  package var capacity: Int { BucketSize.capacity(at: Int(pointee.sizeIndex)) }
+
+  /// One past the last slot.
+  @inline(__always)
+  package var high: UInt { low &+ UInt(bitPattern: capacity) &* 8 }
+
+  @inline(__always)
+  package var slots: UnsafeMutablePointer<UInt> { low.pointer(to: UInt.self) }
+
+  package var isFull: Bool { Int(pointee.count) == capacity }
+}
+
+/// The capacities of buckets, and which one suits a zone (U08).
+package enum BucketSize {
+  package static var count: Int { 8 }
+  package static var largest: Int { 254 }
+
+  /// 2 4 8 16, then powers of two less the header's two words.
+  package static func capacity(at index: Int) -> Int {
+    switch index {
+    case 0: 2
+    case 1: 4
+    case 2: 8
+    case 3: 16
+    case 4: 30
+    case 5: 62
+    case 6: 126
+    default: 254
+    }
+  }
+
+  /// The smallest pool whose buckets hold `entries`.
+  package static func index(holding entries: Int) -> Int {
+    var index = 0
+    while index < count &- 1, capacity(at: index) < entries { index &+= 1 }
+    return index
+  }
+
+  /// The largest item size, in bytes, for which a zone starts with the buckets
+  /// at `index`.
+  private static func itemSizeCeiling(at index: Int) -> UInt {
+    switch index {
+    case 0: 4096
+    case 1: 3072
+    case 2: 2048
+    case 3: 1024
+    case 4: 512
+    case 5: 256
+    case 6: 128
+    default: 64
+    }
+  }
+
+  /// How many entries the buckets of a zone start with, by its item size.
+  package static func entries(forItemSize size: UInt) -> Int {
+    if size > 4096 { return Int(max(8192 / size, 1)) }
+    var index = count &- 1
+    while index > 0, itemSizeCeiling(at: index) < size { index &-= 1 }
+    return capacity(at: index)
+  }
+}
+
+/// The pools that buckets come from.
+package struct BucketPools: ~Copyable {
+  private let pools: UnsafeMutablePointer<Pool>
+
+  /// - Parameter memory: room for `BucketSize.count` pools.
+  package init(memory: UnsafeMutablePointer<Pool>, metadata: UnsafeMutablePointer<Metadata>) {
+    pools = memory
+    var i = 0
+    while i < BucketSize.count {
+      let bytes = Bucket.headerBytes &+ UInt(bitPattern: BucketSize.capacity(at: i)) &* 8
+      (pools + i).initialize(
+        to: Pool(name: "buckets", itemBytes: bytes, metadata: metadata))
+      i &+= 1
+    }
+  }
+
+  /// An empty bucket for at least `entries` items, or nil when there is no memory.
+  package borrowing func take(entries: Int) -> UnsafeMutablePointer<Bucket>? {
+    let index = BucketSize.index(holding: entries)
+    let memory = pools[index].take()
+    guard memory != 0 else { return nil }
+    let bucket = memory.pointer(to: Bucket.self)
+    bucket.initialize(to: Bucket(next: nil, count: 0, sizeIndex: UInt32(truncatingIfNeeded: index)))
+    return bucket
+  }
+
+  package borrowing func give(_ bucket: UnsafeMutablePointer<Bucket>) {
+    pools[Int(bucket.pointee.sizeIndex)].give(bucket.address)
+  }
+
+  package borrowing func pool(at index: Int) -> UnsafeMutablePointer<Pool> { pools + index }
+}

@@ -1,0 +1,110 @@
+// operators.c: the C++ operators new and delete, all twenty of them.
+//
+// The deletes and the plain and array news are the allocator's own functions under
+// further names (see the Makefile's aliases); here is what happens when a new
+// fails: the C++ library's own operator is called in our place. It calls malloc
+// once more, then new_handler, then throws bad_alloc, as its users expect; and we
+// need no C++ library to link against. It is looked up only now.
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "platform.h"
+
+extern void *keg_malloc(size_t size);
+extern void *keg_memalign(size_t alignment, size_t size);
+
+// The next definition of `name` behind ours, or that of a C++ library that was
+// loaded without being in the global scope.
+static void *find_operator(const char *name) {
+  void *found = dlsym(RTLD_NEXT, name);
+  static const char *const libraries[] = {"libstdc++.so.6", "libc++.so.1"};
+  for (int i = 0; !found && i < 2; i++) {
+    void *library = dlopen(libraries[i], RTLD_LAZY | RTLD_NOLOAD);
+    if (library) found = dlsym(library, name);
+  }
+  return found;
+}
+
+static _Noreturn void die_without_library(void) {
+  static const char line[] =
+      "kegmalloc: operator new: out of memory, and no C++ library to throw bad_alloc\n";
+  keg_syscall6(KEG_SYS_write, 2, (long)line, sizeof line - 1, 0, 0, 0);
+  keg_abort();
+}
+
+typedef void *plain_new(size_t);
+typedef void *nothrow_new(size_t, const void *);
+typedef void *aligned_new(size_t, size_t);
+typedef void *aligned_nothrow_new(size_t, size_t, const void *);
+
+static void *fail(const char *name, size_t size) {
+  plain_new *next = (plain_new *)find_operator(name);
+  if (!next) die_without_library();
+  return next(size);
+}
+
+static void *fail_nothrow(const char *name, size_t size, const void *tag) {
+  nothrow_new *next = (nothrow_new *)find_operator(name);
+  return next ? next(size, tag) : NULL;
+}
+
+static void *fail_aligned(const char *name, size_t size, size_t alignment) {
+  aligned_new *next = (aligned_new *)find_operator(name);
+  if (!next) die_without_library();
+  return next(size, alignment);
+}
+
+static void *fail_aligned_nothrow(const char *name, size_t size,
+                                  size_t alignment, const void *tag) {
+  aligned_nothrow_new *next = (aligned_nothrow_new *)find_operator(name);
+  return next ? next(size, alignment, tag) : NULL;
+}
+
+// keg_new and keg_new_array are the fast paths in Swift; they end here.
+void *keg_new_failed(size_t size) { return fail("_Znwm", size); }
+void *keg_new_array_failed(size_t size) { return fail("_Znam", size); }
+
+void *_ZnwmRKSt9nothrow_t(size_t size, const void *tag) {
+  void *block = keg_malloc(size);
+  return block ? block : fail_nothrow("_ZnwmRKSt9nothrow_t", size, tag);
+}
+
+void *_ZnamRKSt9nothrow_t(size_t size, const void *tag) {
+  void *block = keg_malloc(size);
+  return block ? block : fail_nothrow("_ZnamRKSt9nothrow_t", size, tag);
+}
+
+static bool is_power_of_two(size_t n) { return n != 0 && (n & (n - 1)) == 0; }
+
+static void *try_aligned(size_t size, size_t alignment) {
+  return is_power_of_two(alignment) ? keg_memalign(alignment, size) : NULL;
+}
+
+void *_ZnwmSt11align_val_t(size_t size, size_t alignment) {
+  void *block = try_aligned(size, alignment);
+  return block ? block : fail_aligned("_ZnwmSt11align_val_t", size, alignment);
+}
+
+void *_ZnamSt11align_val_t(size_t size, size_t alignment) {
+  void *block = try_aligned(size, alignment);
+  return block ? block : fail_aligned("_ZnamSt11align_val_t", size, alignment);
+}
+
+void *_ZnwmSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment,
+                                         const void *tag) {
+  void *block = try_aligned(size, alignment);
+  return block ? block
+               : fail_aligned_nothrow("_ZnwmSt11align_val_tRKSt9nothrow_t",
+                                      size, alignment, tag);
+}
+
+void *_ZnamSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment,
+                                         const void *tag) {
+  void *block = try_aligned(size, alignment);
+  return block ? block
+               : fail_aligned_nothrow("_ZnamSt11align_val_tRKSt9nothrow_t",
+                                      size, alignment, tag);
+}

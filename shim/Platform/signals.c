@@ -1,0 +1,64 @@
+// signals.c: the watch that tells whether a signal came (Malloc/Signals.swift).
+#include <linux/rseq.h>
+
+#include "platform.h"
+
+// glibc 2.35 and later register a struct rseq for every thread and say where.
+extern const ptrdiff_t __rseq_offset __attribute__((weak));
+extern const unsigned int __rseq_size __attribute__((weak));
+
+// A sequence that no instruction pointer is ever inside: one byte nobody runs. The
+// kernel checks that the word before the abort address is the signature that was
+// registered.
+__asm__(
+    ".pushsection .text.keg_never, \"ax\", @progbits\n"
+    ".type keg_never, @object\n"
+    "keg_never: .byte 0x0f, 0x0b\n"
+    ".long 0x53053053\n"
+    "keg_never_abort: .byte 0x0f, 0x0b\n"
+    ".popsection\n"
+    ".pushsection .data.rel.ro, \"aw\"\n"
+    ".balign 32\n"
+    "keg_watch: .long 0, 0\n"
+    ".quad keg_never, 1, keg_never_abort\n"
+    ".popsection\n");
+extern const char keg_watch[] KEG_HIDDEN;
+
+static uint64_t *watched_word(void) {
+  if (!&__rseq_offset || !&__rseq_size || __rseq_size == 0) return 0;
+  struct rseq *area = (void *)(keg_thread_pointer() + __rseq_offset);
+  return (uint64_t *)&area->rseq_cs;
+}
+
+bool keg_signal_watch_is_set(void) {
+  uint64_t *word = watched_word();
+  return word && __atomic_load_n(word, __ATOMIC_RELAXED) == (uintptr_t)keg_watch;
+}
+
+bool keg_set_signal_watch(void) {
+  uint64_t *word = watched_word();
+  if (!word) return false;
+  __atomic_store_n(word, (uintptr_t)keg_watch, __ATOMIC_RELAXED);
+  return true;
+}
+
+void keg_clear_signal_watch(void) {
+  uint64_t *word = watched_word();
+  if (word) __atomic_store_n(word, 0, __ATOMIC_RELAXED);
+}
+
+extern const char __ehdr_start[] KEG_HIDDEN;
+extern const char etext[] KEG_HIDDEN;
+uintptr_t keg_text_start(void) { return (uintptr_t)__ehdr_start; }
+uintptr_t keg_text_end(void) { return (uintptr_t)etext; }
+
+bool keg_is_readable(uintptr_t address) {
+  // FUTEX_WAIT reads the word before anything else, and with a timeout of 0 never
+  // waits. It is one of the few calls that strict seccomp filters leave us.
+  struct {
+    long seconds, nanoseconds;
+  } none = {0, 0};
+  long result = keg_syscall6(KEG_SYS_futex, (long)(address & ~3ul), 128, 0x5A5A5A5A,
+                             (long)&none, 0, 0);
+  return result != -14 /* EFAULT */;
+}
