@@ -18,10 +18,10 @@ func layer(_ name: String, below: [String]) -> Target {
     path: "Sources/\(name)", swiftSettings: layerSettings)
 }
 
-func tests(of name: String, using: [String]) -> Target {
+func tests(of name: String, using: [String], exclude: [String] = []) -> Target {
   .testTarget(
     name: "\(name)Tests", dependencies: using.map { .byName(name: $0) },
-    path: "Tests/\(name)Tests", swiftSettings: layerSettings)
+    path: "Tests/\(name)Tests", exclude: exclude, swiftSettings: layerSettings)
 }
 
 let package = Package(
@@ -53,6 +53,6 @@ let package = Package(
     tests(of: "Stats", using: ["Base", "Stats"]),
     tests(of: "kegmalloc", using: ["kegmalloc"]),
     tests(of: "Codegen", using: []),
-    tests(of: "Preload", using: []),
+    tests(of: "Preload", using: [], exclude: ["Fixtures", "Programs", "exports.golden"]),
   ]
 )

@@ -1,0 +1,73 @@
+// EnvironmentTests.swift: options, loader settings, the shape of the address space.
+
+import Foundation
+import Testing
+
+@Suite("Environment", .libraryPresent)
+struct EnvironmentTests {
+  func echo(_ environment: [String: String?], clear: Bool = false) throws -> Outcome {
+    try run(["/bin/echo", "hello"], environment: environment, clearEnvironment: clear)
+  }
+
+  @Test(
+    "a wrong option is one line and no more", .ours,
+    arguments: [
+      "nonsense:1", "decay_ms:abc", "decay_ms", "decay_ms:", ":5", "decay_ms:99999999999999999999",
+      "background:perhaps",
+    ])
+  func wrongOption(text: String) throws {
+    let outcome = try echo(["KEGMALLOC_CONF": text])
+    outcome.expect(outcome.succeeded && outcome.stdout == "hello\n")
+    let lines = outcome.stderr.split(separator: "\n")
+    outcome.expect(lines.count == 1 && lines.first?.hasPrefix("kegmalloc: ") == true)
+  }
+
+  @Test("the options after a wrong one count", .ours)
+  func laterOptions() throws {
+    let outcome = try echo(["KEGMALLOC_CONF": "nonsense:1,stats:exit"])
+    #expect(outcome.succeeded && outcome.stdout == "hello\n")
+    #expect(outcome.stderr.split(separator: "\n").count > 2, "no statistics: \(outcome.report)")
+  }
+
+  @Test("right options, also none at all, are silent", .ours, arguments: ["", "decay_ms:0", "decay_ms:200,background:off"])
+  func rightOptions(text: String) throws {
+    let outcome = try echo(["KEGMALLOC_CONF": text])
+    outcome.expect(outcome.succeeded && outcome.stdout == "hello\n" && outcome.stderr == "")
+  }
+
+  @Test("an environment of LD_PRELOAD alone")
+  func cleared() throws {
+    let outcome = try echo([:], clear: true)
+    outcome.expect(outcome.succeeded && outcome.stdout == "hello\n" && outcome.stderr == "")
+  }
+
+  @Test("immediate binding, and the loader's own debugging")
+  func loader() throws {
+    let outcome = try echo(["LD_BIND_NOW": "1"])
+    outcome.expect(outcome.succeeded && outcome.stdout == "hello\n" && outcome.stderr == "")
+    let debugged = try echo(["LD_DEBUG": "unused"])
+    debugged.expect(debugged.succeeded && debugged.stdout == "hello\n")
+  }
+
+  @Test("an audit module, which has a namespace of its own")
+  func audit() throws {
+    let module = try Fixture.build("audit", output: "libaudit.so", flags: ["-shared", "-fPIC"])
+    for command in [["/bin/echo", "hello"], ["sh", "-c", "echo hello"]] {
+      let outcome = try run(command, environment: ["LD_AUDIT": module])
+      outcome.expect(outcome.succeeded && outcome.stdout == "hello\n" && outcome.stderr == "")
+    }
+  }
+
+  @Test(
+    "at most 12 lines of /proc/self/maps more than without the library",
+    arguments: ["small", "mixed", "large", "threads", "huge"])
+  func maps(kind: String) throws {
+    let binary = try Fixture.build("maps")
+    func lines(preload: Bool) throws -> Int {
+      let outcome = try run([binary, kind], preload: preload, timeout: 120)
+      return try #require(Int(outcome.stdout.dropLast()), "\(outcome.report)")
+    }
+    let (with, without) = (try lines(preload: true), try lines(preload: false))
+    #expect(with - without <= 12, "\(with) lines with the library, \(without) without")
+  }
+}

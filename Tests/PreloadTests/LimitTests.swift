@@ -1,0 +1,48 @@
+// LimitTests.swift: limits, locked memory, and surroundings without descriptors,
+// files or system calls.
+
+import Foundation
+import Testing
+
+@Suite("Limits", .libraryPresent)
+struct LimitTests {
+  /// Starts the fixture under a limit of the shell's `ulimit`, in KiB.
+  func underLimit(_ flag: String, _ megabytes: Int, _ name: String) throws {
+    let binary = try Fixture.build("limits")
+    let script = "ulimit -\(flag) \(megabytes * 1024) && exec \(binary) \(name)=\(megabytes)"
+    // Set inside the script, so that the limit is in force before the library starts.
+    let outcome = try run(["sh", "-c", script], timeout: 60)
+    outcome.expect(
+      outcome.succeeded && outcome.stdout.hasSuffix("ok\n") && outcome.stderr == "",
+      "\(name) \(megabytes) MiB")
+  }
+
+  @Test("a limit on address space", arguments: [64, 512, 4096])
+  func addressSpace(megabytes: Int) throws { try underLimit("v", megabytes, "as") }
+
+  @Test("a limit on data", arguments: [64, 512])
+  func data(megabytes: Int) throws { try underLimit("d", megabytes, "data") }
+
+  @Test("a limit that the program sets itself", arguments: ["setrlimit", "prlimit"])
+  func later(kind: String) throws { try expectOK("limits", [kind]) }
+
+  @Test("locked memory", arguments: ["mlockall-current", "mlockall-future"])
+  func locked(kind: String) throws {
+    let outcome = try run([try Fixture.build("limits"), kind])
+    if outcome.stdout.hasPrefix("skip") { return print(outcome.stdout) }
+    outcome.expect(outcome.succeeded && outcome.stdout == "ok\n")
+  }
+
+  @Test("descriptors 0, 1 and 2 closed")
+  func closed() throws { try expectOK("limits", ["closed"]) }
+
+  @Test("an empty root directory")
+  func chroot() throws {
+    let outcome = try run([try Fixture.build("limits"), "chroot"])
+    if outcome.stdout.hasPrefix("skip") { return print(outcome.stdout) }
+    outcome.expect(outcome.succeeded && outcome.stdout == "ok\n")
+  }
+
+  @Test("a strict filter on system calls", .ours, arguments: ["seccomp", "seccomp-realloc"])
+  func seccomp(kind: String) throws { try expectOK("limits", [kind]) }
+}

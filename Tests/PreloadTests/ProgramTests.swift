@@ -1,0 +1,131 @@
+// ProgramTests.swift: real programs, run with and without the library. Their exit
+// status and everything they print must be the same.
+//
+// Each program is a shell script in Programs/, started in an empty directory; the
+// shell and all it starts run under the library. Scripts print nothing that depends
+// on time, place or process. The long ones run with KEGMALLOC_TEST_PROGRAMS=1.
+
+import Foundation
+import Testing
+
+/// Runs a script with and without the library and compares.
+func expectSameOutput(
+  _ script: String, needs programs: [String], environment: [String: String?] = [:],
+  timeout: Double = 120, sourceLocation: SourceLocation = #_sourceLocation
+) throws {
+  for program in programs where findProgram(program) == nil {
+    print("skipped \(script): \(program) is not installed")
+    return
+  }
+  let path = Repository.root + "/Tests/PreloadTests/Programs/\(script).sh"
+  func outcome(preload: Bool) throws -> Outcome {
+    let scratch = try Scratch()
+    return try run(
+      ["bash", path], environment: environment, preload: preload, timeout: timeout,
+      directory: scratch.path)
+  }
+  let without = try outcome(preload: false)
+  try #require(
+    without.succeeded, "\(script) fails without the library: \(without.report)",
+    sourceLocation: sourceLocation)
+  let with = try outcome(preload: true)
+  let same =
+    with.status == without.status && with.stdout == without.stdout && with.stderr == without.stderr
+  with.expect(same, "\(script), expected \(without.report)\nbut got", sourceLocation)
+}
+
+@Suite("Programs", .libraryPresent)
+struct ProgramTests {
+  @Test("python3, with its own small-object allocator and without", arguments: ["pymalloc", "malloc"])
+  func python(allocator: String) throws {
+    try expectSameOutput("python", needs: ["python3"], environment: ["PYTHONMALLOC": allocator])
+  }
+
+  @Test("perl")
+  func perl() throws { try expectSameOutput("perl", needs: ["perl"]) }
+
+  @Test("bash")
+  func bash() throws { try expectSameOutput("bash", needs: ["bash"]) }
+
+  @Test("git")
+  func git() throws { try expectSameOutput("git", needs: ["git"]) }
+
+  @Test("gcc and g++")
+  func compile() throws { try expectSameOutput("compile", needs: ["gcc", "g++"]) }
+
+  @Test("make -j4")
+  func make() throws { try expectSameOutput("make", needs: ["make", "cc"]) }
+
+  @Test("sqlite3")
+  func sqlite() throws { try expectSameOutput("sqlite3", needs: ["sqlite3"]) }
+
+  @Test("sort, grep, find, tar and the like")
+  func coreutils() throws { try expectSameOutput("coreutils", needs: ["awk", "tar", "gzip"]) }
+
+  @Test("a Swift program, whose runtime must stay its own")
+  func swift() throws {
+    guard let compiler = findProgram("swiftc") else { return print("skipped swift: no swiftc") }
+    let binary = Repository.root + "/out/fixtures/objects"
+    try FileManager.default.createDirectory(
+      atPath: Repository.root + "/out/fixtures", withIntermediateDirectories: true)
+    let source = Repository.fixtureSources + "/objects.swift"
+    let built = try run(
+      [compiler, "-swift-version", "5", source, "-o", binary], preload: false, timeout: 300)
+    try #require(built.succeeded, "\(built.report)")
+    let without = try run([binary], preload: false)
+    let with = try run([binary])
+    with.expect(
+      without.succeeded && with.succeeded && with.stdout == without.stdout && with.stderr == "",
+      "expected \(without.stdout)")
+  }
+
+  @Test("the Swift runtime binds nothing to the library but malloc's own names", .ours)
+  func swiftBindings() throws {
+    guard let program = findProgram("swiftc") else { return print("skipped: no swiftc") }
+    let outcome = try run([program, "--version"], environment: ["LD_DEBUG": "bindings"])
+    let bound = outcome.stderr.split(separator: "\n").filter {
+      $0.contains("to \(Library.path) ") && $0.contains("`swift_")
+    }
+    #expect(bound.isEmpty, "\(bound.prefix(3))")
+  }
+}
+
+@Suite(
+  "Long-running programs", .libraryPresent, .serialized,
+  .enabled(
+    if: ProcessInfo.processInfo.environment["KEGMALLOC_TEST_PROGRAMS"] == "1",
+    "set KEGMALLOC_TEST_PROGRAMS=1"))
+struct LongProgramTests {
+  @Test("python3 -m test on some twenty modules", arguments: ["pymalloc", "malloc"])
+  func pythonTests(allocator: String) throws {
+    for name in ["/usr/bin/python3", "python3"] {
+      guard let python = findProgram(name),
+        try run([python, "-c", "import test.test_dict, test.test_ctypes"], preload: false).succeeded
+      else { continue }
+      // ENOMEM is expected of sizes near SIZE_MAX; nothing here needs much memory.
+      let environment = ["PYTHON": python, "PYTHONMALLOC": allocator]
+      return try expectSameOutput("python-tests", needs: [], environment: environment, timeout: 900)
+    }
+    print("skipped python-tests: no python3 with its test package")
+  }
+
+  @Test("redis-server under redis-benchmark")
+  func redis() throws {
+    try expectSameOutput("redis", needs: ["redis-server", "redis-benchmark"], timeout: 300)
+  }
+
+  @Test("nodejs")
+  func node() throws { try expectSameOutput("node", needs: ["node"], timeout: 300) }
+
+  @Test("java")
+  func java() throws { try expectSameOutput("java", needs: ["java"], timeout: 300) }
+
+  @Test("swiftc")
+  func swiftc() throws { try expectSameOutput("swiftc", needs: ["swiftc"], timeout: 600) }
+
+  @Test("stress-ng --malloc")
+  func stress() throws { try expectSameOutput("stress-ng", needs: ["stress-ng"], timeout: 300) }
+
+  @Test("php with its extensions")
+  func php() throws { try expectSameOutput("php", needs: ["php"], timeout: 300) }
+}

@@ -1,0 +1,42 @@
+// ThreadTests.swift: threads at their edges, processes made from them.
+
+import Testing
+
+@Suite("Threads", .libraryPresent)
+struct ThreadTests {
+  @Test(
+    "a thread's memory outlives it and comes back",
+    arguments: [
+      "exit-returns", "tsd", "first-call-is-free", "first-touch", "producer-consumer", "swapping",
+    ])
+  func memory(name: String) throws { try expectOK("threads", [name]) }
+
+  @Test("unusual stacks", arguments: ["small-stacks", "contexts"])
+  func stacks(name: String) throws { try expectOK("threads", [name]) }
+
+  @Test("unusual ends", arguments: ["cancellation", "exit-while-running", "main-leaves-first"])
+  func ends(name: String) throws { try expectOK("threads", [name]) }
+
+  @Test("C++ thread_local destructors allocate and free")
+  func threadLocals() throws { try expectOK("thread_locals") }
+}
+
+@Suite("Fork", .libraryPresent)
+struct ForkTests {
+  @Test("a storm of forks among four allocating threads")
+  func storm() throws { try expectOK("fork_storm", ["200"], timeout: 120) }
+
+  @Test("the same with a background thread from the start", .ours)
+  func stormWithBackground() throws {
+    let options = ["KEGMALLOC_CONF": "background:on,decay_ms:10"]
+    try expectOK("fork_storm", ["100"], environment: options, timeout: 120)
+  }
+
+  @Test("children of _Fork and raw clone have a working heap", arguments: ["_Fork", "clone"])
+  func raw(kind: String) throws { try expectOK("fork_kinds", [kind]) }
+
+  @Test(
+    "other programs are started while threads allocate",
+    arguments: ["vfork", "posix_spawn", "system", "popen"])
+  func spawned(kind: String) throws { try expectOK("fork_kinds", [kind]) }
+}
