@@ -3,5 +3,6 @@ import ArgumentParser
 @main
 struct Kegmalloc: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "kegmalloc", abstract: "Runs programs under the kegmalloc allocator.")
+    commandName: "kegmalloc", abstract: "Runs programs under the kegmalloc allocator.",
+    subcommands: [Compare.self])
 }
