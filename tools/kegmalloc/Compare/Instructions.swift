@@ -31,7 +31,8 @@ enum Instructions {
       throw error
     }
     guard outcome.measurement.exitStatus.isSuccess else {
-      throw .setup("\(command[0]) under callgrind \(outcome.measurement.exitStatus): \(outcome.lastErrorLine)")
+      let said = outcome.standardError.text.split(separator: "\n").last { !$0.hasPrefix("==") && !$0.hasPrefix("**") }
+      throw .commandFailed("\(outcome.measurement.exitStatus) under callgrind: \(said ?? "it said nothing")", 1)
     }
     guard let total = total(in: outcome.standardError.text) else {
       throw .setup("callgrind printed no count for \(command[0])")

@@ -143,7 +143,7 @@ final class Race {
     let check = try ServingCheck()
     defer { check.remove() }
     let outcome = try once(index, sampled: true, extra: check.variables)
-    return (outcome, check.serving(library: report.entries[index].allocator.library))
+    return (outcome, check.serving(library: report.entries[index].allocator.library, pid: outcome.pid))
   }
 
   /// A program linked with an allocator of its own gets glibc's by force; in any

@@ -117,15 +117,18 @@ extension Report {
   }
 
   /// The geometric mean and the worst of an allocator's figure over the best of
-  /// the others in each race, the base counted among the others.
+  /// the others in each race, the base counted among the others and variants
+  /// of the same library not.
   func againstBest(_ allocator: String, metric: Metric) -> (mean: Double, worst: Double, race: String)? {
     var quotients: [(quotient: Double, race: String)] = []
     for race in races {
-      let medians = race.entries.filter(\.racing).compactMap { entry in
-        entry.figures[metric.key].map { (entry.allocator.name, $0.median.value) }
-      }
-      guard let own = medians.first(where: { $0.0 == allocator })?.1, own > 0 else { continue }
-      let others = medians.filter { $0.0 != allocator && $0.1 > 0 }.map(\.1)
+      guard let entry = race.entry(allocator), entry.racing,
+        let own = entry.figures[metric.key]?.median.value, own > 0
+      else { continue }
+      let others = race.entries.filter { other in
+        other.racing && other.allocator.name != allocator
+          && (other.allocator.library == nil || other.allocator.library != entry.allocator.library)
+      }.compactMap { $0.figures[metric.key]?.median.value }.filter { $0 > 0 }
       guard let best = metric.higherIsBetter ? others.max() : others.min() else { continue }
       quotients.append((metric.higherIsBetter ? best / own : own / best, race.name))
     }

@@ -36,24 +36,28 @@ struct ServingCheck {
 
   func remove() { try? FileManager.default.removeItem(atPath: directory) }
 
-  /// The answer, from the files that the run left.
-  /// - Parameter library: what should serve; nil for the C library.
-  func serving(library: String?) -> Serving {
+  /// The answer, from the files that the run left, one per process.
+  /// - Parameters:
+  ///   - library: what should serve; nil for the C library.
+  ///   - pid: the process that was started; the others are its descendants.
+  func serving(library: String?, pid: Int32) -> Serving {
     let names = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
-    var servers: [[String: Int]] = []
-    for name in names.sorted() {
-      guard let bytes = readProc("\(directory)/\(name)") else { continue }
-      servers.append(Self.mallocServers(in: String(decoding: bytes, as: UTF8.self)))
+    var processes: [String: Set<String>] = [:]
+    for name in names {
+      guard let bytes = readProc("\(directory)/\(name)"), let dot = name.lastIndex(of: ".") else { continue }
+      processes[String(name[name.index(after: dot)...])] = Self.mallocServers(
+        in: String(decoding: bytes, as: UTF8.self))
     }
-    return Self.judge(servers, library: library)
+    return Self.judge(processes, first: String(pid), library: library)
   }
 
-  static func judge(_ processes: [[String: Int]], library: String?) -> Serving {
-    if processes.isEmpty {
-      return Serving(state: .unknown, detail: "the linker wrote no bindings (static program?)")
+  /// - Parameter processes: by PID, the libraries that malloc was bound to.
+  static func judge(_ processes: [String: Set<String>], first: String, library: String?) -> Serving {
+    guard let own = processes[first] else {
+      return Serving(state: .unknown, detail: "the linker wrote no bindings for it (static program?)")
     }
-    let servers = Set(processes.flatMap(\.keys))
-    if servers.isEmpty { return Serving(state: .unknown, detail: "no process bound malloc") }
+    if own.isEmpty { return Serving(state: .unknown, detail: "it never bound malloc") }
+    let servers = processes.values.reduce(into: Set()) { $0.formUnion($1) }
     let strangers = servers.filter { !isSame($0, library) }
     if strangers.isEmpty { return Serving(state: .verified, detail: nil) }
     return Serving(state: .other, detail: strangers.sorted().joined(separator: ", "))
@@ -75,16 +79,16 @@ struct ServingCheck {
     return String(cString: resolved)
   }
 
-  /// The libraries that `malloc` of one process was bound to, with counts.
+  /// The libraries that `malloc` of one process was bound to.
   /// Bindings made by an allocator itself (to the C library beneath it) and by
   /// the linker do not count.
-  static func mallocServers(in log: String) -> [String: Int] {
-    var servers: [String: Int] = [:]
+  static func mallocServers(in log: String) -> Set<String> {
+    var servers: Set<String> = []
     for line in log.split(separator: "\n") where line.hasSuffix("`malloc'") || line.contains("`malloc' [") {
       guard let binding = parseBinding(line), binding.user != binding.server || isCLibrary(binding.server),
         !binding.user.contains("/ld-linux")
       else { continue }
-      servers[binding.server, default: 0] += 1
+      servers.insert(binding.server)
     }
     return servers
   }

@@ -40,6 +40,10 @@ enum Statistics {
   static let resamples = 2_000
   /// Below this many runs an interval would only feign knowledge.
   static let fewestRuns = 5
+  /// A smaller difference is called noise however steady it is: the order of
+  /// the object files or the size of the environment shifts a program as much
+  /// (Mytkowicz et al. 2009).
+  static let smallestDifference = 0.01
 
   /// The middle value, or the mean of the two middle ones.
   /// - Precondition: `values` is not empty.
@@ -85,7 +89,7 @@ enum Statistics {
 
   static func verdict(ratio: Estimate, runs: Int, higherIsBetter: Bool = false) -> Verdict {
     if runs < fewestRuns { return .tooFew }
-    if ratio.low <= 1 && ratio.high >= 1 { return .noise }
+    if ratio.low <= 1 && ratio.high >= 1 || abs(ratio.value - 1) < smallestDifference { return .noise }
     return (ratio.value < 1) != higherIsBetter ? .better : .worse
   }
 
