@@ -20,7 +20,8 @@ struct AllocatorSpec: Codable, Equatable, Sendable {
   /// (looked up in the linker's cache) or empty (nothing is preloaded).
   static func parse(_ text: String, cache: LinkerCache) throws(RunError) -> AllocatorSpec {
     let parts = text.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
-    guard let first = parts.first, let equals = first.firstIndex(of: "="), equals != first.startIndex
+    guard let first = parts.first, let equals = first.firstIndex(of: "="),
+      equals != first.startIndex
     else { throw .setup("--allocator \(text): expected NAME=PATH[,VARIABLE=VALUE]") }
     let path = String(first[first.index(after: equals)...])
     var spec = AllocatorSpec(name: String(first[..<equals]), library: nil)

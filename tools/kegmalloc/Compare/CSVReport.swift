@@ -7,7 +7,8 @@ struct CSVReport {
   static let columns = [
     "race", "allocator", "round", "wall_s", "user_s", "system_s", "peak_rss_bytes", "minor_faults",
     "major_faults", "voluntary_switches", "involuntary_switches", "exit_status", "output_hash",
-    "score", "mappings_at_peak", "mapped_bytes_at_exit", "resident_bytes_at_exit", "serving", "flags",
+    "score", "mappings_at_peak", "mapped_bytes_at_exit", "resident_bytes_at_exit", "serving",
+    "flags",
   ]
 
   func text() -> String {
@@ -38,6 +39,8 @@ struct CSVReport {
   static func quoted(_ cell: String) -> String {
     let special: Set<Character> = [",", "\"", "\n", "\r", "\r\n"]
     guard cell.contains(where: special.contains) else { return cell }
-    return "\"" + cell.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\"\"") + "\""
+    return "\""
+      + cell.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\"\"")
+      + "\""
   }
 }

@@ -61,7 +61,8 @@ enum RunError: Error, Equatable {
   var message: String {
     switch self {
     case .launcherMissing: "kegmalloc-launch is not installed beside the tool"
-    case .cannotStart(let name, let error): "cannot run \(name): \(String(cString: strerror(error)))"
+    case .cannotStart(let name, let error):
+      "cannot run \(name): \(String(cString: strerror(error)))"
     case .interrupted: "interrupted"
     case .flagged: "some allocators are flagged"
     case .commandFailed(let text, _), .serverDied(let text), .setup(let text): text
@@ -100,7 +101,8 @@ final class CommandRun {
     let pipes = try (0..<3).map { _ throws(RunError) in try Self.makePipe() }
     defer { for pipe in pipes { close(pipe.write) } }
     descriptors = pipes.map(\.read)
-    launcher = try Self.spawnLauncher(request, control: pipes[0].write, out: pipes[1].write, err: pipes[2].write)
+    launcher = try Self.spawnLauncher(
+      request, control: pipes[0].write, out: pipes[1].write, err: pipes[2].write)
   }
 
   /// Waits until the launcher has said which process it started.
@@ -262,7 +264,7 @@ extension CommandRun {
 extension Measurement {
   /// Takes over the nine numbers of the launcher's "end" line.
   mutating func apply(_ numbers: [Int]) {
-    exitStatus = ExitStatus(waitStatus: Int32(truncatingIfNeeded: numbers[0]))
+    exitStatus = EndStatus(waitStatus: Int32(truncatingIfNeeded: numbers[0]))
     wallSeconds = Double(numbers[1]) / 1e9
     userSeconds = Double(numbers[2]) / 1e6
     systemSeconds = Double(numbers[3]) / 1e6

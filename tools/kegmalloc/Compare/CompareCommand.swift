@@ -12,7 +12,10 @@ struct Compare: ParsableCommand {
       to the base allocator. See docs/comparing.md and kegmalloc-compare(1).
       """)
 
-  @Option(help: "Race only these of the installed allocators (comma-separated; `own` is what the program links).")
+  @Option(
+    help:
+      "Race only these of the installed allocators (comma-separated; `own` is what the program links)."
+  )
   var allocators: String?
 
   @Option(help: "Add an allocator: NAME=PATH[,VARIABLE=VALUE]...")
@@ -54,13 +57,19 @@ struct Compare: ParsableCommand {
   @Option(help: "The directory of the suite.")
   var benchmarks = "benchmarks"
 
-  @Option(help: "Start this server under the allocator and the command, as its client, without. {port} is a free port.")
+  @Option(
+    help:
+      "Start this server under the allocator and the command, as its client, without. {port} is a free port."
+  )
   var server: String?
 
   @Option(help: "The port on which the server listens, instead of {port}.")
   var port: Int?
 
-  @Flag(help: "Count user-mode instructions with callgrind: of the command, or of single operations without one.")
+  @Flag(
+    help:
+      "Count user-mode instructions with callgrind: of the command, or of single operations without one."
+  )
   var instructions = false
 
   @Flag(help: "Sample RSS over time in a run of its own.")
@@ -86,12 +95,16 @@ struct Compare: ParsableCommand {
 
   func validate() throws {
     if runs < 0 || warmup < 0 { throw ValidationError("--runs and --warmup are not negative") }
-    if runs == 0 && !instructions { throw ValidationError("--runs 0 makes sense with --instructions only") }
+    if runs == 0 && !instructions {
+      throw ValidationError("--runs 0 makes sense with --instructions only")
+    }
     if suite && server != nil { throw ValidationError("--suite and --server exclude each other") }
     if command.isEmpty && !suite && !instructions && !list {
       throw ValidationError("no command: kegmalloc compare [options] -- command [argument]...")
     }
-    if server != nil && command.isEmpty { throw ValidationError("--server needs a client command after --") }
+    if server != nil && command.isEmpty {
+      throw ValidationError("--server needs a client command after --")
+    }
     if let port, !(1...65_535).contains(port) { throw ValidationError("--port is not a port") }
   }
 
@@ -101,22 +114,28 @@ struct Compare: ParsableCommand {
       let cache = LinkerCache.read()
       let catalog = AllocatorCatalog(cache: cache, kegmalloc: AllocatorCatalog.ownLibrary())
       if list { return printList(catalog) }
-      let comparison = Comparison(options: self, cache: cache, allocators: try entrants(catalog, cache))
+      let comparison = Comparison(
+        options: self, cache: cache, allocators: try entrants(catalog, cache))
       try comparison.run()
       if comparison.report.hasFlags { throw .flagged }
     } catch {
-      if error != .flagged { FileHandle.standardError.write(Data("kegmalloc: \(error.message)\n".utf8)) }
+      if error != .flagged {
+        FileHandle.standardError.write(Data("kegmalloc: \(error.message)\n".utf8))
+      }
       throw ExitCode(error.status)
     }
   }
 
   private func printList(_ catalog: AllocatorCatalog) {
-    print(Format.table(catalog.installed.map { [$0.name, $0.library ?? "as linked"] }), terminator: "")
+    print(
+      Format.table(catalog.installed.map { [$0.name, $0.library ?? "as linked"] }), terminator: "")
   }
 
   /// Who races: those chosen or all, the added ones, kegmalloc's variants; the
   /// base first.
-  private func entrants(_ catalog: AllocatorCatalog, _ cache: LinkerCache) throws(RunError) -> [AllocatorSpec] {
+  private func entrants(_ catalog: AllocatorCatalog, _ cache: LinkerCache) throws(RunError)
+    -> [AllocatorSpec]
+  {
     var added: [AllocatorSpec] = []
     for text in allocator { added.append(try AllocatorSpec.parse(text, cache: cache)) }
     func named(_ name: String) throws(RunError) -> AllocatorSpec {

@@ -73,7 +73,8 @@ final class Comparison {
     guard !options.command.isEmpty else { return [] }
     let subject: any Subject =
       if let server = options.server {
-        ServerSubject(server: server, client: options.command, port: options.port, timeout: options.timeout)
+        ServerSubject(
+          server: server, client: options.command, port: options.port, timeout: options.timeout)
       } else {
         CommandSubject(command: options.command, input: options.input, timeout: options.timeout)
       }
@@ -92,7 +93,9 @@ final class Comparison {
   private func checkOutputFiles() throws(RunError) {
     for path in [options.json, options.csv, options.html].compactMap({ $0 }) {
       let fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o644)
-      guard fd >= 0 else { throw .setup("cannot write \(path): \(String(cString: strerror(errno)))") }
+      guard fd >= 0 else {
+        throw .setup("cannot write \(path): \(String(cString: strerror(errno)))")
+      }
       close(fd)
     }
   }
@@ -116,12 +119,14 @@ final class Comparison {
     for (index, contest) in contests.enumerated() {
       if report.races.count <= index {
         let entries = allocators.map { Entry(allocator: $0) }
-        report.races.append(RaceReport(name: contest.name, command: contest.command, entries: entries))
+        report.races.append(
+          RaceReport(name: contest.name, command: contest.command, entries: entries))
       }
       for entry in report.races[index].entries.indices {
         let spec = report.races[index].entries[entry].allocator
         guard report.races[index].entries[entry].racing else { continue }
-        report.races[index].entries[entry].instructions = try tolerated(spec) { () throws(RunError) in
+        report.races[index].entries[entry].instructions = try tolerated(spec) {
+          () throws(RunError) in
           try Instructions.count(contest.command, variables: spec.variables)
         }
       }
@@ -152,7 +157,9 @@ final class Comparison {
 
   /// Some allocators reserve more address space than valgrind has: such a one
   /// is noted and left out of the counts.
-  private func tolerated<T>(_ spec: AllocatorSpec, _ body: () throws(RunError) -> T) throws(RunError) -> T? {
+  private func tolerated<T>(_ spec: AllocatorSpec, _ body: () throws(RunError) -> T)
+    throws(RunError) -> T?
+  {
     do throws(RunError) {
       return try body()
     } catch {
@@ -176,7 +183,9 @@ final class Comparison {
   private func jsonText() throws(RunError) -> String {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    guard let data = try? encoder.encode(report) else { throw .setup("the report has no JSON form") }
+    guard let data = try? encoder.encode(report) else {
+      throw .setup("the report has no JSON form")
+    }
     return String(decoding: data, as: UTF8.self) + "\n"
   }
 

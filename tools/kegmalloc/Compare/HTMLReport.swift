@@ -5,7 +5,8 @@ struct HTMLReport {
   let report: Report
 
   func text() -> String {
-    var body = "<h1>Allocator comparison</h1>\n<p>\(escaped(report.date)), \(escaped(report.machine.processor)), "
+    var body =
+      "<h1>Allocator comparison</h1>\n<p>\(escaped(report.date)), \(escaped(report.machine.processor)), "
     body += "\(report.machine.processorCount) processors, Linux \(escaped(report.machine.kernel)), "
     body += "load \(escaped(report.machine.loadAverage)) at the start.</p>\n"
     if report.interrupted {
@@ -14,24 +15,33 @@ struct HTMLReport {
     if report.races.count > 1 { body += overview() }
     body += report.races.map(race).joined()
     if !report.operations.isEmpty { body += operations() }
-    body += "<ul class='notes'>" + report.notes.map { "<li>\(escaped($0))</li>" }.joined() + "</ul>\n"
-    return "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>kegmalloc compare</title>\n"
+    body +=
+      "<ul class='notes'>" + report.notes.map { "<li>\(escaped($0))</li>" }.joined() + "</ul>\n"
+    return
+      "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>kegmalloc compare</title>\n"
       + "<meta name='viewport' content='width=device-width'>\n<style>\(Self.style)</style></head>\n<body>\n\(body)</body></html>\n"
   }
 
   private var colors: [String: Int] {
-    Dictionary(uniqueKeysWithValues: report.allocatorNames.enumerated().map { ($1, $0 % Self.palette.count) })
+    Dictionary(
+      uniqueKeysWithValues: report.allocatorNames.enumerated().map { ($1, $0 % Self.palette.count) }
+    )
   }
 
   // MARK: - Sections
 
   private func race(_ race: RaceReport) -> String {
     let title = race.name == "command" ? race.command.joined(separator: " ") : race.name
-    var html = "<section><h2>\(escaped(title))</h2>\n<p><code>\(escaped(race.command.joined(separator: " ")))</code>"
-    html += race.server.map { "<br>server: <code>\(escaped($0))</code>" } ?? ""
-    html += "</p>\n" + table(race)
+    var html = "<section><h2>\(escaped(title))</h2>\n"
+    if race.name != "command" {
+      html += "<p><code>\(escaped(race.command.joined(separator: " ")))</code></p>\n"
+    }
+    html += race.server.map { "<p>server: <code>\(escaped($0))</code></p>\n" } ?? ""
+    html += table(race)
     for entry in race.entries {
-      html += entry.flags.map { "<p class='flag'>\(escaped(entry.allocator.name)): \(escaped($0))</p>\n" }.joined()
+      html += entry.flags.map {
+        "<p class='flag'>\(escaped(entry.allocator.name)): \(escaped($0))</p>\n"
+      }.joined()
       if entry.serving.state == .verified, let detail = entry.serving.detail {
         html += "<p>\(escaped(entry.allocator.name)): \(escaped(detail))</p>\n"
       }
@@ -41,7 +51,9 @@ struct HTMLReport {
 
   private func table(_ race: RaceReport) -> String {
     var rows = "<tr><th>allocator</th>"
-    for metric in report.metrics { rows += "<th>\(escaped(metric.title))</th><th>÷ \(escaped(report.base))</th>" }
+    for metric in report.metrics {
+      rows += "<th>\(escaped(metric.title))</th><th>÷ \(escaped(report.base))</th>"
+    }
     rows += "<th>mappings</th><th>mapped at exit</th><th>verdict</th></tr>\n"
     for entry in race.entries where !entry.runs.isEmpty {
       rows += "<tr><td>\(escaped(entry.allocator.name))</td>"
@@ -55,7 +67,8 @@ struct HTMLReport {
 
   private func cells(_ figure: Figure?, _ metric: Metric) -> String {
     guard let figure else { return "<td>–</td><td>–</td>" }
-    let interval = "\(Format.figure(figure.median.low, metric.unit)) … \(Format.figure(figure.median.high, metric.unit))"
+    let interval =
+      "\(Format.figure(figure.median.low, metric.unit)) … \(Format.figure(figure.median.high, metric.unit))"
     let ratio = figure.ratio.map { Format.ratio($0.value) } ?? "–"
     return "<td title='\(interval)'>\(Format.figure(figure.median.value, metric.unit))</td>"
       + "<td class='\(figure.verdict == .noise ? "noise" : "\(figure.verdict)")'>\(ratio)</td>"
@@ -69,15 +82,21 @@ struct HTMLReport {
     html += Plot.scatter(
       title: "\(leading.title) (across) and peak RSS (up)", xUnit: leading.unit, yUnit: .bytes,
       series: entries.map { entry in
-        let point = (entry.figures[leading.key]?.median.value ?? 0, entry.figures["peakRSS"]?.median.value ?? 0)
-        return Series(name: entry.allocator.name, color: colors[entry.allocator.name] ?? 0, points: [point])
+        let point = (
+          entry.figures[leading.key]?.median.value ?? 0, entry.figures["peakRSS"]?.median.value ?? 0
+        )
+        return Series(
+          name: entry.allocator.name, color: colors[entry.allocator.name] ?? 0, points: [point])
       })
     html += Plot.lines(
-      title: "\(leading.title) by round", xUnit: .count, yUnit: leading.unit, fromZero: false, dots: true,
+      title: "\(leading.title) by round", xUnit: .count, yUnit: leading.unit, fromZero: false,
+      dots: true,
       series: entries.map { entry in
         Series(
           name: entry.allocator.name, color: colors[entry.allocator.name] ?? 0,
-          points: entry.runs.compactMap { run in leading.value(run).map { (Double(run.round + 1), $0) } })
+          points: entry.runs.compactMap { run in
+            leading.value(run).map { (Double(run.round + 1), $0) }
+          })
       })
     if entries.contains(where: { !$0.curve.isEmpty }) { html += curves(entries) }
     return html
@@ -88,7 +107,10 @@ struct HTMLReport {
       title: metric.title, unit: metric.unit,
       rows: entries.compactMap { entry in
         guard let figure = entry.figures[metric.key] else { return nil }
-        return (entry.allocator.name, colors[entry.allocator.name] ?? 0, figure.median, entry.runs.compactMap(metric.value))
+        return (
+          entry.allocator.name, colors[entry.allocator.name] ?? 0, figure.median,
+          entry.runs.compactMap(metric.value)
+        )
       })
   }
 
@@ -104,7 +126,8 @@ struct HTMLReport {
 
   private func overview() -> String {
     let metric = report.leadingMetric
-    var rows = "<tr><th>geometric mean</th><th>\(escaped(metric.title)) ÷ \(escaped(report.base))</th><th>÷ best other</th>"
+    var rows =
+      "<tr><th>geometric mean</th><th>\(escaped(metric.title)) ÷ \(escaped(report.base))</th><th>÷ best other</th>"
     rows += "<th>peak RSS ÷ \(escaped(report.base))</th><th>÷ best other</th><th>races</th></tr>\n"
     var points: [Series] = []
     for name in report.allocatorNames {
@@ -116,12 +139,14 @@ struct HTMLReport {
       ].map { "<td>\($0.map(Format.ratio) ?? "–")</td>" }.joined()
       rows += "<tr><td>\(escaped(name))</td>\(cells)<td>\(time?.count ?? 0)</td></tr>\n"
       if let time, let memory {
-        points.append(Series(name: name, color: colors[name] ?? 0, points: [(time.mean, memory.mean)]))
+        points.append(
+          Series(name: name, color: colors[name] ?? 0, points: [(time.mean, memory.mean)]))
       }
     }
     return "<section><h2>All races</h2><table>\n\(rows)</table>\n<div class='plots'>"
       + Plot.scatter(
-        title: "\(metric.title) (across) and peak RSS (up), ÷ \(report.base)", xUnit: .score, yUnit: .score, series: points)
+        title: "\(metric.title) (across) and peak RSS (up), ÷ \(report.base)", xUnit: .score,
+        yUnit: .score, series: points)
       + "</div></section>\n"
   }
 
@@ -129,7 +154,9 @@ struct HTMLReport {
     let names = report.allocatorNames
     var rows = "<tr><th>operation</th>\(names.map { "<th>\(escaped($0))</th>" }.joined())</tr>\n"
     for count in report.operations {
-      let cells = names.map { "<td>\(count.instructions[$0].map { Format.decimal($0, 1) } ?? "–")</td>" }
+      let cells = names.map {
+        "<td>\(count.instructions[$0].map { Format.decimal($0, 1) } ?? "–")</td>"
+      }
       rows += "<tr><td>\(escaped(count.operation))</td>\(cells.joined())</tr>\n"
     }
     return "<section><h2>Instructions per operation</h2><table>\n\(rows)</table></section>\n"
@@ -144,7 +171,8 @@ extension HTMLReport {
   /// Ten colours that stay apart for most kinds of colour blindness (after
   /// Okabe & Ito 2008) and are readable on white and on near-black.
   static let palette = [
-    "#7f7f7f", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#b2b200", "#a6611a",
+    "#7f7f7f", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1",
+    "#b2b200", "#a6611a",
   ]
 
   static var style: String {

@@ -80,15 +80,20 @@ struct AllocatorCatalog: Sendable {
 
   /// The library of the build or installation that this tool belongs to.
   static func ownLibrary() -> String? {
-    let candidates = ["../lib/libkegmalloc.so", "../../out/lib/libkegmalloc.so", "../../../out/lib/libkegmalloc.so"]
-    return candidates.map { URL(fileURLWithPath: "\(Launcher.ownDirectory)/\($0)").standardizedFileURL.path }
-      .first { access($0, R_OK) == 0 }
+    let candidates = [
+      "../lib/libkegmalloc.so", "../../out/lib/libkegmalloc.so", "../../../out/lib/libkegmalloc.so",
+    ]
+    return candidates.map {
+      URL(fileURLWithPath: "\(Launcher.ownDirectory)/\($0)").standardizedFileURL.path
+    }
+    .first { access($0, R_OK) == 0 }
   }
 
   func named(_ name: String) throws(RunError) -> AllocatorSpec {
     if name == "own" { return AllocatorSpec(name: "own", library: nil) }
     if let spec = installed.first(where: { $0.name == name }) { return spec }
     let names = installed.map(\.name).joined(separator: ", ")
-    throw .setup("no allocator \(name) is installed (found: \(names)); --allocator NAME=PATH adds one")
+    throw .setup(
+      "no allocator \(name) is installed (found: \(names)); --allocator NAME=PATH adds one")
   }
 }

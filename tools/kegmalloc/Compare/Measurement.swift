@@ -11,7 +11,7 @@ struct Measurement: Codable, Equatable {
   var majorFaults = 0
   var voluntarySwitches = 0
   var involuntarySwitches = 0
-  var exitStatus: ExitStatus = .exited(0)
+  var exitStatus: EndStatus = .exited(0)
   /// FNV-1a of everything the command wrote to stdout.
   var outputHash = ""
   /// The figure that --score found; nil without --score.
@@ -19,7 +19,7 @@ struct Measurement: Codable, Equatable {
 }
 
 /// How a command ended.
-enum ExitStatus: Codable, Equatable, CustomStringConvertible {
+enum EndStatus: Codable, Equatable, CustomStringConvertible {
   case exited(Int32)
   case signalled(Int32)
 

@@ -24,7 +24,8 @@ struct ScorePattern {
   var higherIsBetter = true
 
   init(_ pattern: String, higherIsBetter: Bool) throws(RunError) {
-    guard let expression = try? NSRegularExpression(pattern: pattern, options: [.anchorsMatchLines]) else {
+    guard let expression = try? NSRegularExpression(pattern: pattern, options: [.anchorsMatchLines])
+    else {
       throw .setup("--score \(pattern): not a regular expression")
     }
     self.expression = expression
@@ -87,9 +88,12 @@ final class Race {
     var outcome = try subject.run(spec.variables.merging(extra) { own, _ in own }, sampled: sampled)
     if let pattern = plan.score {
       outcome.measurement.score =
-        pattern.figure(in: outcome.standardOutput.text) ?? pattern.figure(in: outcome.standardError.text)
+        pattern.figure(in: outcome.standardOutput.text)
+        ?? pattern.figure(in: outcome.standardError.text)
     }
-    if sampled, let figures = SampledFigures(outcome.samples) { report.entries[index].sampled = figures }
+    if sampled, let figures = SampledFigures(outcome.samples) {
+      report.entries[index].sampled = figures
+    }
     return outcome
   }
 
@@ -119,7 +123,8 @@ final class Race {
     }
     guard let fault else { return true }
     if name == plan.base {
-      throw .commandFailed("\(report.command[0]) under \(name) \(fault)", status.isSuccess ? 1 : status.shellStatus)
+      throw .commandFailed(
+        "\(report.command[0]) under \(name) \(fault)", status.isSuccess ? 1 : status.shellStatus)
     }
     report.entries[index].racing = false
     report.entries[index].flags.append(fault)
@@ -143,7 +148,9 @@ final class Race {
     let check = try ServingCheck()
     defer { check.remove() }
     let outcome = try once(index, sampled: true, extra: check.variables)
-    return (outcome, check.serving(library: report.entries[index].allocator.library, pid: outcome.pid))
+    return (
+      outcome, check.serving(library: report.entries[index].allocator.library, pid: outcome.pid)
+    )
   }
 
   /// A program linked with an allocator of its own gets glibc's by force; in any
@@ -151,14 +158,18 @@ final class Race {
   private func handleStranger(_ index: Int, _ serving: Serving) throws(RunError) {
     let spec = report.entries[index].allocator
     let other = serving.detail ?? "another library"
-    if spec.name == "own" { return report.entries[index].serving.state = .verified }
+    if spec.name == "own" {
+      report.entries[index].serving.state = .verified
+      return
+    }
     if spec.library == nil, let library = plan.cache.paths["libc.so.6"] {
       report.entries[index].allocator.library = library
       let (outcome, second) = try checkedRun(index)
       report.entries[index].serving = second
       guard try accept(outcome, index) else { return }
       if second.state == .verified {
-        report.entries[index].serving.detail = "forced by preloading \(library): the program links \(other)"
+        report.entries[index].serving.detail =
+          "forced by preloading \(library): the program links \(other)"
         return
       }
     }
@@ -180,13 +191,16 @@ final class Race {
 
   /// Flags every allocator under which the command printed something else.
   private func compareOutputs() {
-    guard let base = report.entry(plan.base), let expected = base.runs.first?.outputHash else { return }
+    guard let base = report.entry(plan.base), let expected = base.runs.first?.outputHash else {
+      return
+    }
     if Set(base.runs.map(\.outputHash)).count > 1 || plan.score != nil { return }
     for index in report.entries.indices {
       let others = report.entries[index].runs.filter { $0.outputHash != expected }
       guard !others.isEmpty else { continue }
       report.entries[index].flags.append(
-        "output differs from \(plan.base)'s in \(others.count) of \(report.entries[index].runs.count) runs")
+        "output differs from \(plan.base)'s in \(others.count) of \(report.entries[index].runs.count) runs"
+      )
     }
   }
 }

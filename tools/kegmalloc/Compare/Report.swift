@@ -38,10 +38,13 @@ struct Machine: Codable {
     }
     let model = lines("/proc/cpuinfo").first { $0.hasPrefix("model name") }
     return Machine(
-      processor: model?.split(separator: ":").last.map { $0.trimmingCharacters(in: .whitespaces) } ?? "unknown",
+      processor: model?.split(separator: ":").last.map { $0.trimmingCharacters(in: .whitespaces) }
+        ?? "unknown",
       processorCount: ProcessInfo.processInfo.activeProcessorCount,
       kernel: lines("/proc/sys/kernel/osrelease").first.map(String.init) ?? "unknown",
-      loadAverage: lines("/proc/loadavg").first.map { $0.split(separator: " ").prefix(3).joined(separator: " ") } ?? "")
+      loadAverage: lines("/proc/loadavg").first.map {
+        $0.split(separator: " ").prefix(3).joined(separator: " ")
+      } ?? "")
   }
 }
 
@@ -83,7 +86,8 @@ struct SampledFigures: Codable, Equatable {
   var residentBytesAtExit: Int
 
   init?(_ samples: [ProcessSample]) {
-    guard let last = samples.last, let peak = samples.max(by: { $0.residentBytes < $1.residentBytes })
+    guard let last = samples.last,
+      let peak = samples.max(by: { $0.residentBytes < $1.residentBytes })
     else { return nil }
     sampleCount = samples.count
     mostMappings = samples.map(\.mappingCount).max() ?? 0
@@ -95,7 +99,8 @@ struct SampledFigures: Codable, Equatable {
 
 extension Report {
   var metrics: [Metric] {
-    leading == "score" ? [.score(higherIsBetter: higherIsBetter)] + Metric.standard : Metric.standard
+    leading == "score"
+      ? [.score(higherIsBetter: higherIsBetter)] + Metric.standard : Metric.standard
   }
 
   var leadingMetric: Metric { metrics[0] }
@@ -119,7 +124,9 @@ extension Report {
   /// The geometric mean and the worst of an allocator's figure over the best of
   /// the others in each race, the base counted among the others and variants
   /// of the same library not.
-  func againstBest(_ allocator: String, metric: Metric) -> (mean: Double, worst: Double, race: String)? {
+  func againstBest(_ allocator: String, metric: Metric) -> (
+    mean: Double, worst: Double, race: String
+  )? {
     var quotients: [(quotient: Double, race: String)] = []
     for race in races {
       guard let entry = race.entry(allocator), entry.racing,

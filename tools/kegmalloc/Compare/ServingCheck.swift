@@ -44,7 +44,9 @@ struct ServingCheck {
     let names = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
     var processes: [String: Set<String>] = [:]
     for name in names {
-      guard let bytes = readProc("\(directory)/\(name)"), let dot = name.lastIndex(of: ".") else { continue }
+      guard let bytes = readProc("\(directory)/\(name)"), let dot = name.lastIndex(of: ".") else {
+        continue
+      }
       processes[String(name[name.index(after: dot)...])] = Self.mallocServers(
         in: String(decoding: bytes, as: UTF8.self))
     }
@@ -52,9 +54,11 @@ struct ServingCheck {
   }
 
   /// - Parameter processes: by PID, the libraries that malloc was bound to.
-  static func judge(_ processes: [String: Set<String>], first: String, library: String?) -> Serving {
+  static func judge(_ processes: [String: Set<String>], first: String, library: String?) -> Serving
+  {
     guard let own = processes[first] else {
-      return Serving(state: .unknown, detail: "the linker wrote no bindings for it (static program?)")
+      return Serving(
+        state: .unknown, detail: "the linker wrote no bindings for it (static program?)")
     }
     if own.isEmpty { return Serving(state: .unknown, detail: "it never bound malloc") }
     let servers = processes.values.reduce(into: Set()) { $0.formUnion($1) }
@@ -84,8 +88,10 @@ struct ServingCheck {
   /// the linker do not count.
   static func mallocServers(in log: String) -> Set<String> {
     var servers: Set<String> = []
-    for line in log.split(separator: "\n") where line.hasSuffix("`malloc'") || line.contains("`malloc' [") {
-      guard let binding = parseBinding(line), binding.user != binding.server || isCLibrary(binding.server),
+    for line in log.split(separator: "\n")
+    where line.hasSuffix("`malloc'") || line.contains("`malloc' [") {
+      guard let binding = parseBinding(line),
+        binding.user != binding.server || isCLibrary(binding.server),
         !binding.user.contains("/ld-linux")
       else { continue }
       servers.insert(binding.server)
@@ -101,7 +107,8 @@ struct ServingCheck {
       middle.upperBound <= end.lowerBound
     else { return nil }
     return (
-      String(text[start.upperBound..<middle.lowerBound]), String(text[middle.upperBound..<end.lowerBound])
+      String(text[start.upperBound..<middle.lowerBound]),
+      String(text[middle.upperBound..<end.lowerBound])
     )
   }
 }

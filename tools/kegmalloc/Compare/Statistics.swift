@@ -89,7 +89,9 @@ enum Statistics {
 
   static func verdict(ratio: Estimate, runs: Int, higherIsBetter: Bool = false) -> Verdict {
     if runs < fewestRuns { return .tooFew }
-    if ratio.low <= 1 && ratio.high >= 1 || abs(ratio.value - 1) < smallestDifference { return .noise }
+    if ratio.low <= 1 && ratio.high >= 1 || abs(ratio.value - 1) < smallestDifference {
+      return .noise
+    }
     return (ratio.value < 1) != higherIsBetter ? .better : .worse
   }
 
@@ -100,7 +102,8 @@ enum Statistics {
     var replicas: [Double] = []
     replicas.reserveCapacity(resamples)
     for _ in 0..<resamples {
-      replicas.append(replica((0..<count).map { _ in Int.random(in: 0..<count, using: &generator) }))
+      replicas.append(
+        replica((0..<count).map { _ in Int.random(in: 0..<count, using: &generator) }))
     }
     replicas.sort()
     return Estimate(

@@ -36,11 +36,14 @@ struct ServerSubject: Subject {
   func run(_ variables: [String: String], sampled: Bool) throws(RunError) -> CommandOutcome {
     let usesPlaceholder = ([server] + client).contains { $0.contains("{port}") }
     let port = self.port ?? (usesPlaceholder ? Loopback.freePort() : nil)
-    func fill(_ text: String) -> String { text.replacingOccurrences(of: "{port}", with: String(port ?? 0)) }
+    func fill(_ text: String) -> String {
+      text.replacingOccurrences(of: "{port}", with: String(port ?? 0))
+    }
 
     let serverRun = try CommandRun(
       CommandRequest(
-        command: ["/bin/sh", "-c", "exec " + fill(server)], environment: variables, sampled: sampled))
+        command: ["/bin/sh", "-c", "exec " + fill(server)], environment: variables, sampled: sampled
+      ))
     do throws(RunError) {
       try serverRun.waitForStart()
       try waitUntilReady(serverRun, port: port)
@@ -63,7 +66,8 @@ struct ServerSubject: Subject {
       if Loopback.connects(to: port) { return }
       usleep(10_000)
     }
-    throw .serverDied("the server does not listen on port \(port) after \(Int(Self.startSeconds)) s")
+    throw .serverDied(
+      "the server does not listen on port \(port) after \(Int(Self.startSeconds)) s")
   }
 }
 
@@ -95,7 +99,9 @@ extension CommandRun {
     let end = try? finish()
     let how = end.map { "\($0.measurement.exitStatus)" } ?? "died"
     let line = end?.lastErrorLine ?? ""
-    let said = line.isEmpty ? (end?.standardOutput.text.split(separator: "\n").last.map(String.init) ?? "") : line
+    let said =
+      line.isEmpty
+      ? (end?.standardOutput.text.split(separator: "\n").last.map(String.init) ?? "") : line
     return .serverDied("the server (PID \(outcome.pid)) \(how)\(said.isEmpty ? "" : ": \(said)")")
   }
 }

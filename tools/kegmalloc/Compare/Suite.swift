@@ -19,7 +19,9 @@ struct Suite: Codable {
 
   static func load(_ directory: String) throws(RunError) -> Suite {
     let path = "\(directory)/suite.json"
-    guard let bytes = readProc(path) else { throw .setup("no suite at \(path); --benchmarks says where it is") }
+    guard let bytes = readProc(path) else {
+      throw .setup("no suite at \(path); --benchmarks says where it is")
+    }
     do {
       return try JSONDecoder().decode(Suite.self, from: Data(bytes))
     } catch {
@@ -32,15 +34,22 @@ struct Suite: Codable {
   func rows(names: [String], programs: String) throws(RunError) -> [Row] {
     var rows: [Row] = []
     for workload in workloads {
-      let variants = workload.variants.sorted { (Int($0.key) ?? 0, $0.key) < (Int($1.key) ?? 0, $1.key) }
+      let variants = workload.variants.sorted {
+        (Int($0.key) ?? 0, $0.key) < (Int($1.key) ?? 0, $1.key)
+      }
       for (variant, arguments) in variants {
         let row = "\(workload.name)/\(variant)"
-        guard names.isEmpty || names.contains(workload.name) || names.contains(row) else { continue }
+        guard names.isEmpty || names.contains(workload.name) || names.contains(row) else {
+          continue
+        }
         let words = workload.command + arguments
-        rows.append(Row(name: row, command: words.map { $0.replacingOccurrences(of: "{bin}", with: programs) }))
+        rows.append(
+          Row(
+            name: row, command: words.map { $0.replacingOccurrences(of: "{bin}", with: programs) }))
       }
     }
-    for name in names where !rows.contains(where: { $0.name == name || $0.name.hasPrefix("\(name)/") }) {
+    for name in names
+    where !rows.contains(where: { $0.name == name || $0.name.hasPrefix("\(name)/") }) {
       throw .setup("no workload \(name) in the suite")
     }
     return rows

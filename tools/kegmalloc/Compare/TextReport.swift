@@ -4,11 +4,15 @@ struct TextReport {
   let report: Report
 
   func text() -> String {
-    var parts = ["\(report.machine.processor), \(report.machine.processorCount) processors, Linux \(report.machine.kernel)\n"]
+    var parts = [
+      "\(report.machine.processor), \(report.machine.processorCount) processors, Linux \(report.machine.kernel)\n"
+    ]
     parts += report.races.map(race)
     if report.races.count > 1 { parts.append(summary()) }
     if !report.operations.isEmpty { parts.append(operations()) }
-    if report.interrupted { parts.append("Interrupted: this report covers the rounds that were complete.\n") }
+    if report.interrupted {
+      parts.append("Interrupted: this report covers the rounds that were complete.\n")
+    }
     parts.append(report.notes.map { "# \($0)\n" }.joined())
     return parts.joined(separator: "\n")
   }
@@ -20,12 +24,19 @@ struct TextReport {
     header += race.command.joined(separator: " ")
     if let server = race.server { header += "\n  server: \(server)" }
     let metric = report.leadingMetric
-    var rows = [["", metric.title, "95 %", "÷ \(report.base)", "verdict", "user", "system", "peak RSS", "÷ \(report.base)",
-      "faults", "switches", "mappings", "mapped at exit"]]
+    var rows = [
+      [
+        "", metric.title, "95 %", "÷ \(report.base)", "verdict", "user", "system", "peak RSS",
+        "÷ \(report.base)",
+        "faults", "switches", "mappings", "mapped at exit",
+      ]
+    ]
     if report.leading == "score" { rows[0].insert("wall", at: 5) }
     let hasCounts = race.entries.contains { $0.instructions != nil }
     if hasCounts { rows[0].append("instructions") }
-    rows += race.entries.filter { !$0.runs.isEmpty || $0.instructions != nil }.map { row($0, metric, hasCounts) }
+    rows += race.entries.filter { !$0.runs.isEmpty || $0.instructions != nil }.map {
+      row($0, metric, hasCounts)
+    }
     let remarks = race.entries.flatMap(remarks(of:))
     return header + "\n" + Format.table(rows) + remarks.map { "  ! \($0)\n" }.joined()
   }
@@ -48,7 +59,8 @@ struct TextReport {
     if report.leading == "score" { cells.append(cell("wall", .seconds)) }
     cells += [
       cell("user", .seconds), cell("system", .seconds), cell("peakRSS", .bytes), ratio("peakRSS"),
-      sum(entry, "minorFaults", "majorFaults"), sum(entry, "voluntarySwitches", "involuntarySwitches"),
+      sum(entry, "minorFaults", "majorFaults"),
+      sum(entry, "voluntarySwitches", "involuntarySwitches"),
       entry.sampled.map { "\($0.mappingsAtPeak)" } ?? "-",
       entry.sampled.map { Format.bytes(Double($0.mappedBytesAtExit)) } ?? "-",
     ]
@@ -73,15 +85,20 @@ struct TextReport {
 
   private func summary() -> String {
     let metric = report.leadingMetric
-    var rows = [["geometric mean", "\(metric.title) ÷ \(report.base)", "÷ best other", "worst", "in",
-      "peak RSS ÷ \(report.base)", "÷ best other", "worst", "in", "races"]]
+    var rows = [
+      [
+        "geometric mean", "\(metric.title) ÷ \(report.base)", "÷ best other", "worst", "in",
+        "peak RSS ÷ \(report.base)", "÷ best other", "worst", "in", "races",
+      ]
+    ]
     for name in report.allocatorNames {
       var cells = [name]
       for metric in [metric] + Metric.standard.filter({ $0.key == "peakRSS" }) {
         let against = report.againstBest(name, metric: metric)
         cells += [
           report.overallRatio(name, metric: metric.key).map { Format.ratio($0.mean) } ?? "-",
-          against.map { Format.ratio($0.mean) } ?? "-", against.map { Format.ratio($0.worst) } ?? "-",
+          against.map { Format.ratio($0.mean) } ?? "-",
+          against.map { Format.ratio($0.worst) } ?? "-",
           against?.race ?? "-",
         ]
       }
@@ -95,9 +112,11 @@ struct TextReport {
     let names = report.allocatorNames
     var rows = [["instructions per operation"] + names]
     for count in report.operations {
-      rows.append([count.operation] + names.map { name in
-        count.instructions[name].map { Format.decimal($0, 1) } ?? "-"
-      })
+      rows.append(
+        [count.operation]
+          + names.map { name in
+            count.instructions[name].map { Format.decimal($0, 1) } ?? "-"
+          })
     }
     return Format.table(rows)
   }
