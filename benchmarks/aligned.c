@@ -28,7 +28,7 @@ static unsigned char *take_aligned(unsigned way, size_t alignment, size_t size, 
     default: memory = malloc(size); alignment = 16; break;
   }
   if ((uintptr_t)checked(memory) % alignment != 0) {
-    static int told;
+    static int told;  // only the first is told
     if (__atomic_fetch_add(&told, 1, __ATOMIC_RELAXED) == 0)
       fprintf(stderr, "aligned: way %u gave %p, not aligned to %zu\n", way, memory, alignment);
     *sum = mixed(*sum, alignment);

@@ -111,6 +111,16 @@ struct CompareEndToEndTests {
     #expect(result.out.contains("! loud: output differs from glibc's in 2 of 2 runs"))
   }
 
+  @Test("a command that prints something else every time is not flagged")
+  func variableOutput() throws {
+    let result = try compare([
+      "--allocators", "glibc", "--allocator", "other=,A=1", "--runs", "1", "--by", "cpu", "--",
+      "sh", "-c", "echo $$",
+    ])
+    #expect(result.status == .exited(0))
+    #expect(result.out.contains("cpu"))
+  }
+
   @Test("--score takes the figure from the output")
   func score() throws {
     let result = try compare([
@@ -178,7 +188,7 @@ struct CompareSuiteTests {
 
   @Test("every workload of the suite has a source with a head comment that says what it punishes")
   func sources() throws {
-    let suite = try Suite.load(Self.directory)
+    let suite = try Suite.load(Suite.Place(Self.directory))
     #expect(suite.workloads.count >= 19)
     for workload in suite.workloads {
       let source = ["c", "cpp", "swift"].compactMap {
@@ -192,14 +202,33 @@ struct CompareSuiteTests {
 
   @Test("names select a workload with its variants, or one variant")
   func selection() throws {
-    let suite = try Suite.load(Self.directory)
+    let place = Suite.Place(Self.directory)
+    let suite = try Suite.load(place)
+    let names = try suite.rows(names: ["server"], place: place).map(\.name)
+    #expect(names == ["server/2", "server/8", "server/64"])
+    let row = try #require(try suite.rows(names: ["tree/2"], place: place).first)
+    #expect(row.command.first == "\(place.programs)/tree")
+    #expect(try suite.rows(names: [], place: place).count > suite.workloads.count)
+    #expect(throws: RunError.self) { try suite.rows(names: ["nosuch"], place: place) }
+    #expect(throws: RunError.self) { try Suite.load(Suite.Place("/no/such/directory")) }
+  }
+
+  @Test("the applications: thirteen, each with the program it needs, one with a server")
+  func applications() throws {
+    let place = Suite.Place("\(Self.directory)/applications.json")
+    #expect(place.directory == Self.directory)
+    let suite = try Suite.load(place)
+    let rows = try suite.rows(names: [], place: place)
+    #expect(rows.count == 13)
+    #expect(rows.filter { $0.server != nil }.map(\.name) == ["redis"])
     #expect(
-      try suite.rows(names: ["server"], programs: "/b").map(\.name) == [
-        "server/2", "server/8", "server/64",
-      ])
-    #expect(try suite.rows(names: ["tree/2"], programs: "/b").first?.command.first == "/b/tree")
-    #expect(try suite.rows(names: [], programs: "/b").count > suite.workloads.count)
-    #expect(throws: RunError.self) { try suite.rows(names: ["nosuch"], programs: "/b") }
-    #expect(throws: RunError.self) { try Suite.load("/no/such/directory") }
+      !rows.contains { $0.command.contains { $0.contains("{source}") || $0.contains("{bin}") } })
+  }
+
+  @Test("what a workload needs and nobody installed is known")
+  func missing() {
+    let absent = Suite.Workload(name: "x", command: ["x"], needs: "no-such-program")
+    let present = Suite.Workload(name: "y", command: ["sh"], needs: "sh")
+    #expect(Suite(workloads: [absent, present]).missingPrograms() == ["no-such-program"])
   }
 }

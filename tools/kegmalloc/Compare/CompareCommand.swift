@@ -36,6 +36,11 @@ struct Compare: ParsableCommand {
   @Option(help: "Take the figure from the output: the first group of the last match.")
   var score: String?
 
+  @Option(help: "The figure that decides: wall, cpu or peakRSS.")
+  var by = Deciding.wall
+
+  enum Deciding: String, ExpressibleByArgument, CaseIterable { case wall, cpu, peakRSS }
+
   @Flag(help: "A smaller --score is better.")
   var lowerIsBetter = false
 
@@ -54,7 +59,7 @@ struct Compare: ParsableCommand {
   @Flag(help: "Run the workloads of benchmarks/, all or those named: tree, server/64.")
   var suite = false
 
-  @Option(help: "The directory of the suite.")
+  @Option(help: "The directory of the suite, or another suite file: benchmarks/applications.json.")
   var benchmarks = "benchmarks"
 
   @Option(

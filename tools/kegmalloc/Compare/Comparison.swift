@@ -17,7 +17,8 @@ final class Comparison {
     self.allocators = allocators
     report = Report(
       date: ISO8601DateFormatter().string(from: Date()), machine: .current(), base: options.base,
-      leading: options.score == nil ? "wall" : "score", higherIsBetter: !options.lowerIsBetter,
+      leading: options.score == nil ? options.by.rawValue : "score",
+      higherIsBetter: !options.lowerIsBetter,
       roundsPlanned: options.runs, seed: options.seed)
   }
 
@@ -42,6 +43,7 @@ final class Comparison {
   private struct Contest {
     var name: String
     var command: [String]
+    var server: String?
     var subject: any Subject
   }
 
@@ -61,32 +63,34 @@ final class Comparison {
   }
 
   private func makeContests() throws(RunError) -> [Contest] {
-    if options.suite {
-      let names = options.command.flatMap { $0.split(separator: ",").map(String.init) }
-      let suite = try Suite.load(options.benchmarks)
-      let programs = try builtPrograms()
-      return try suite.rows(names: names, programs: programs).map { row in
-        let subject = CommandSubject(command: row.command, timeout: options.timeout)
-        return Contest(name: row.name, command: row.command, subject: subject)
-      }
-    }
+    if options.suite { return try suiteContests() }
     guard !options.command.isEmpty else { return [] }
-    let subject: any Subject =
-      if let server = options.server {
-        ServerSubject(
-          server: server, client: options.command, port: options.port, timeout: options.timeout)
-      } else {
-        CommandSubject(command: options.command, input: options.input, timeout: options.timeout)
-      }
-    return [Contest(name: "command", command: options.command, subject: subject)]
+    return [
+      contest(Suite.Row(name: "command", command: options.command, server: options.server))
+    ]
   }
 
-  /// The directory of the suite's programs, brought up to date.
-  private func builtPrograms() throws(RunError) -> String {
-    let directory = URL(fileURLWithPath: options.benchmarks).standardizedFileURL.path
-    let programs = URL(fileURLWithPath: "\(directory)/../out/benchmarks").standardizedFileURL.path
-    try Suite.build(directory, into: programs)
-    return programs
+  private func suiteContests() throws(RunError) -> [Contest] {
+    let names = options.command.flatMap { $0.split(separator: ",").map(String.init) }
+    let place = Suite.Place(options.benchmarks)
+    var suite = try Suite.load(place)
+    let missing = suite.missingPrograms()
+    suite.workloads.removeAll { $0.needs.map(missing.contains) ?? false }
+    report.notes += missing.map { "\($0) is not installed: its workload was left out." }
+    let rows = try suite.rows(names: names, place: place)
+    try Suite.build(place)
+    return rows.map(contest)
+  }
+
+  private func contest(_ row: Suite.Row) -> Contest {
+    let subject: any Subject =
+      if let server = row.server {
+        ServerSubject(
+          server: server, client: row.command, port: options.port, timeout: options.timeout)
+      } else {
+        CommandSubject(command: row.command, input: options.input, timeout: options.timeout)
+      }
+    return Contest(name: row.name, command: row.command, server: row.server, subject: subject)
   }
 
   /// A report that cannot be written should be known before the race.
@@ -106,7 +110,7 @@ final class Comparison {
     let progress = Progress(total: contests.count * allocators.count * plan.runsPerEntry)
     defer { progress.clear() }
     for contest in contests {
-      let empty = RaceReport(name: contest.name, command: contest.command, server: options.server)
+      let empty = RaceReport(name: contest.name, command: contest.command, server: contest.server)
       let race = Race(
         empty, subject: contest.subject, allocators: allocators, plan: plan, progress: progress)
       defer { report.races.append(race.report) }
@@ -116,7 +120,7 @@ final class Comparison {
 
   private func countInstructions(_ contests: [Contest]) throws(RunError) {
     if contests.isEmpty { return try countOperations() }
-    for (index, contest) in contests.enumerated() {
+    for (index, contest) in contests.enumerated() where contest.server == nil {
       if report.races.count <= index {
         let entries = allocators.map { Entry(allocator: $0) }
         report.races.append(
@@ -134,7 +138,9 @@ final class Comparison {
   }
 
   private func countOperations() throws(RunError) {
-    let probe = try builtPrograms() + "/probe"
+    let place = Suite.Place(options.benchmarks)
+    try Suite.build(place)
+    let probe = "\(place.programs)/probe"
     let progress = Progress(total: Instructions.operations.count * (allocators.count + 1))
     defer { progress.clear() }
     for (kind, count) in Instructions.operations {

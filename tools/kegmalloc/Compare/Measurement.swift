@@ -78,6 +78,7 @@ struct Metric: Sendable {
   /// Every metric without --score, the leading one first.
   static let standard: [Metric] = [
     wall,
+    Metric(key: "cpu", title: "cpu", unit: .seconds) { $0.userSeconds + $0.systemSeconds },
     Metric(key: "user", title: "user", unit: .seconds) { $0.userSeconds },
     Metric(key: "system", title: "system", unit: .seconds) { $0.systemSeconds },
     peakRSS,

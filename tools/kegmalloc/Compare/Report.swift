@@ -8,7 +8,7 @@ struct Report: Codable {
   var date: String
   var machine: Machine
   var base: String
-  /// The metric that decides: "wall", or "score" with --score.
+  /// The metric that decides: "wall", that of --by, or "score" with --score.
   var leading: String
   var higherIsBetter: Bool
   var roundsPlanned: Int
@@ -99,8 +99,9 @@ struct SampledFigures: Codable, Equatable {
 
 extension Report {
   var metrics: [Metric] {
-    leading == "score"
-      ? [.score(higherIsBetter: higherIsBetter)] + Metric.standard : Metric.standard
+    let score = Metric.score(higherIsBetter: higherIsBetter)
+    let first = Metric.standard.first { $0.key == leading } ?? score
+    return [first] + Metric.standard.filter { $0.key != leading }
   }
 
   var leadingMetric: Metric { metrics[0] }

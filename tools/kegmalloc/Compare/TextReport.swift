@@ -31,7 +31,7 @@ struct TextReport {
         "faults", "switches", "mappings", "mapped at exit",
       ]
     ]
-    if report.leading == "score" { rows[0].insert("wall", at: 5) }
+    if report.leading != "wall" { rows[0].insert("wall", at: 5) }
     let hasCounts = race.entries.contains { $0.instructions != nil }
     if hasCounts { rows[0].append("instructions") }
     rows += race.entries.filter { !$0.runs.isEmpty || $0.instructions != nil }.map {
@@ -56,7 +56,7 @@ struct TextReport {
       entry.allocator.name, cell(metric.key, metric.unit), interval ?? "-", ratio(metric.key),
       leading?.verdict.rawValue ?? "-",
     ]
-    if report.leading == "score" { cells.append(cell("wall", .seconds)) }
+    if report.leading != "wall" { cells.append(cell("wall", .seconds)) }
     cells += [
       cell("user", .seconds), cell("system", .seconds), cell("peakRSS", .bytes), ratio("peakRSS"),
       sum(entry, "minorFaults", "majorFaults"),
