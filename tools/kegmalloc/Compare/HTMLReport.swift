@@ -191,7 +191,7 @@ extension HTMLReport {
       .better{color:#0a8a3a;font-weight:600}.worse{color:#c8321e}.noise,.tooFew{opacity:.6}
       .flag{color:#c8321e}.notes{font-size:13px;opacity:.8}
       .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(480px,1fr));gap:1em;margin:1em 0}
-      svg{width:100%;height:auto}svg text{fill:var(--ink);font-size:12px}svg text.title{font-weight:600;font-size:13px}
+      svg{width:100%;max-width:760px;height:auto}svg text{fill:var(--ink);font-size:12px}svg text.title{font-weight:600;font-size:13px}
       svg text.tick{opacity:.7;font-size:11px}.grid{stroke:var(--faint)}.whisker{stroke:var(--ink);stroke-width:1.5}
       .bar{opacity:.55;stroke:none}.dot{stroke:none;opacity:.85}.line{fill:none!important;stroke-width:1.5}
       \(colors)
