@@ -44,6 +44,11 @@ let package = Package(
       name: "kegmalloc",
       dependencies: ["Base", .product(name: "ArgumentParser", package: "swift-argument-parser")],
       path: "tools/kegmalloc"),
+    // Starts and measures one command for `kegmalloc compare`. It must stay as small
+    // as a C program gets (see its head comment): no Swift runtime is linked into it.
+    .executableTarget(
+      name: "kegmalloc-launch", path: "shim/Launch",
+      linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-executable"])]),
     tests(of: "Base", using: ["Base"]),
     tests(of: "Pages", using: ["Base", "Pages"]),
     tests(of: "Vmem", using: ["Base", "Pages", "Vmem"]),
