@@ -15,7 +15,8 @@ PREFIX   ?= /usr/local
 VERSION  := 0.1.0
 
 SWIFTC   ?= swiftc
-SWIFT_BIN := $(dir $(realpath $(shell command -v $(SWIFTC))))
+SWIFT    ?= swift
+SWIFT_BIN := $(dir $(realpath $(shell command -v $(SWIFTC) 2>/dev/null)))
 CLANG    ?= $(SWIFT_BIN)clang
 OBJCOPY  ?= objcopy
 
@@ -63,10 +64,33 @@ OBJECTS := $(C_FILES:shim/%.c=$(DIR)/%.o) $(DIR)/Malloc.o
 HEADERS := $(wildcard shim/Platform/include/*)
 LIBRARY := $(DIR)/libkegmalloc.so
 
-.PHONY: all library
-all: library
+.PHONY: all library setup command files
+all: library command files
 
-library: $(OUT)/lib/libkegmalloc.so
+# One clear line when there is no toolchain, or no right to install what is missing.
+setup:
+	@tools/setup.sh $(SWIFTC)
+
+library: setup
+	@$(MAKE) --no-print-directory $(OUT)/lib/libkegmalloc.so
+
+command: setup
+	$(SWIFT) build -c release --product kegmalloc
+	$(SWIFT) build -c release --product kegmalloc-launch
+	@mkdir -p $(OUT)/bin
+	install -m 755 .build/release/kegmalloc .build/release/kegmalloc-launch $(OUT)/bin
+
+files: $(OUT)/include/kegmalloc.h $(OUT)/lib/pkgconfig/kegmalloc.pc
+	@mkdir -p $(OUT)/share/man/man1
+	install -m 644 docs/man/*.1 $(OUT)/share/man/man1
+
+$(OUT)/include/kegmalloc.h: shim/include/kegmalloc.h
+	@mkdir -p $(@D)
+	install -m 644 $< $@
+
+$(OUT)/lib/pkgconfig/kegmalloc.pc: shim/kegmalloc.pc.in Makefile
+	@mkdir -p $(@D)
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' $< > $@
 
 $(OUT)/lib/libkegmalloc.so: $(LIBRARY)
 	@mkdir -p $(@D)
@@ -78,7 +102,7 @@ $(LIBRARY): $(OBJECTS) shim/exports.map
 	$(CLANG) $(LDFLAGS) -o $@ $(OBJECTS) -lc
 
 # exports.map alone decides what these export.
-$(DIR)/Exports/%.o: CFLAGS += -fvisibility=default
+$(DIR)/Exports/%.o: CFLAGS += -fvisibility=default -DKEG_VERSION=\"$(VERSION)\"
 
 $(DIR)/%.o: shim/%.c $(HEADERS) Makefile
 	@mkdir -p $(@D)
@@ -99,6 +123,50 @@ $(foreach layer,$(LAYERS),\
 $(DIR)/Malloc.o: $(wildcard Sources/Malloc/*.swift) $(filter-out $(DIR)/Malloc.swiftmodule,$(MODULES))
 	$(SWIFTC) $(SWIFTFLAGS) -I $(DIR) -c -module-name Malloc -o $@ $(filter Sources/Malloc/%,$^)
 
-.PHONY: clean
+# ---- verbs ------------------------------------------------------------------
+
+.PHONY: demo test test-unit test-tsan test-preload test-programs check bench benchmarks install clean
+
+demo: all
+	$(OUT)/bin/kegmalloc run --stats -- python3 tools/demo.py
+
+test: all test-unit test-preload test-tsan
+
+test-unit:
+	$(SWIFT) test --skip PreloadTests
+
+# The preload tests run on the shipping build, and on one with traps.
+test-preload: library
+	@$(MAKE) --no-print-directory CHECKED=1 $(BUILD)/checked/libkegmalloc.so
+	$(SWIFT) test --filter PreloadTests
+	KEGMALLOC_LIB=$(CURDIR)/$(BUILD)/checked/libkegmalloc.so $(SWIFT) test --skip-build --filter PreloadTests
+
+test-tsan:
+	$(SWIFT) test --sanitize=thread --scratch-path .build-tsan \
+	  --filter 'BaseTests|VmemTests|KegTests|ZoneTests'
+
+# Slow ones: whole test-suites and servers. Needs tools/packages-programs.txt.
+test-programs: library
+	KEGMALLOC_TEST_PROGRAMS=1 $(SWIFT) test --filter PreloadTests
+
+check: library
+	@OUT=$(OUT) BUILD=$(DIR) tools/checks/all.sh
+
+benchmarks: setup
+	$(MAKE) -C benchmarks OUT=$(abspath $(OUT))/benchmarks
+
+bench: all benchmarks
+	$(OUT)/bin/kegmalloc compare --suite $(BENCH)
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include \
+	  $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 755 $(OUT)/bin/* $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(OUT)/include/* $(DESTDIR)$(PREFIX)/include
+	install -m 755 $(OUT)/lib/libkegmalloc.so $(DESTDIR)$(PREFIX)/lib
+	ln -sf libkegmalloc.so $(DESTDIR)$(PREFIX)/lib/libkegmalloc.so.1
+	install -m 644 $(OUT)/lib/pkgconfig/* $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -m 644 $(OUT)/share/man/man1/* $(DESTDIR)$(PREFIX)/share/man/man1
+
 clean:
-	rm -rf $(OUT) .build
+	rm -rf $(OUT) .build .build-tsan

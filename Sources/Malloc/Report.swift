@@ -118,3 +118,22 @@ private func writePools(_ text: inout Text) {
   isRunning
     && process.pointee.options[.statistics] == StatisticsMode.exit ? 1 : 0
 }
+
+/// keg_stats_print of kegmalloc.h.
+@c public func keg_stats_print(_ descriptor: Int32) { keg_print_statistics(descriptor) }
+
+/// keg_reclaim of kegmalloc.h: 0 or EINVAL.
+@c public func keg_reclaim(_ level: Int32) -> Int32 {
+  guard level >= 1, level <= 3 else { return 22 /* EINVAL */ }
+  if level == 3 {
+    _ = keg_trim(0)
+    return 0
+  }
+  let entry = enter()
+  defer { leave(entry) }
+  if case .emergency = entry { return 0 }
+  guard let heap = process.pointee.heap else { return 0 }
+  process.pointee.forEachZone { $0.reclaim(level == 1 ? .trim : .drain) }
+  _ = heap.purge(notAfter: .max)
+  return 0
+}

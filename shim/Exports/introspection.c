@@ -58,3 +58,5 @@ extern int keg_wants_statistics_at_exit(void) KEG_HIDDEN;
 __attribute__((destructor)) static void at_exit(void) {
   if (keg_wants_statistics_at_exit()) keg_print_statistics(2);
 }
+
+const char *keg_version(void) { return KEG_VERSION; }
