@@ -10,7 +10,6 @@
 package enum Option: Int {
   case decay = 0
   case background
-  case purge
   case deepBind
   case thp
   case statistics
@@ -18,7 +17,7 @@ package enum Option: Int {
   case reserve
 
   /// How many options there are; their raw values are 0 ..< count.
-  package static var count: Int { 8 }
+  package static var count: Int { 7 }
 }
 
 package struct OptionDescription {
@@ -39,7 +38,6 @@ package struct OptionDescription {
 
 package enum BackgroundMode { package static let auto: UInt = 0, on: UInt = 1, off: UInt = 2 }
 package enum DeepBindMode { package static let clear: UInt = 0, keep: UInt = 1 }
-package enum PurgeMode { package static let dontNeed: UInt = 0, free: UInt = 1 }
 package enum THPMode { package static let system: UInt = 0, never: UInt = 1, always: UInt = 2 }
 package enum StatisticsMode { package static let none: UInt = 0, exit: UInt = 1 }
 
@@ -54,10 +52,6 @@ extension Option {
       word(
         "background", "auto", "auto|on|off", BackgroundMode.auto, 2,
         "a thread that gives freed pages back while the program idles; auto: from its second thread on")
-    case .purge:
-      word(
-        "purge", "dontneed", "dontneed|free", PurgeMode.dontNeed, 1,
-        "how pages go back: at once (MADV_DONTNEED) or when the kernel wants them (MADV_FREE)")
     case .deepBind:
       word(
         "deepbind", "clear", "clear|keep", DeepBindMode.clear, 1,
@@ -103,7 +97,7 @@ extension Option {
 
 /// The values in force. Written once at boot, read by slow paths.
 package struct Options {
-  private var values: InlineArray<8, UInt>
+  private var values: InlineArray<7, UInt>
 
   /// Every option 0, until `setDefaults`: a constant, so that the allocator's
   /// global state needs no code to come into being.

@@ -211,6 +211,12 @@ extension UnsafeMutablePointer where Pointee == Heap {
     pageMap(for: address) ?? pointee.pageMap
   }
 
+  /// Bytes of free spans that have not gone back to the kernel.
+  package var dirtyBytes: UInt {
+    pointee.outside.count == 0
+      ? pointee.arena.dirtyBytes : pointee.arena.dirtyBytes &+ pointee.outsideArena.dirtyBytes
+  }
+
   /// Gives dirty spans back to the kernel that have been free since `stamp`.
   /// - Returns: how many bytes went back.
   package func purge(notAfter stamp: UInt64, atMost limit: UInt = .max) -> UInt {

@@ -15,26 +15,46 @@ import Zone
 
 /// pthread_atfork's prepare.
 func forkPrepare() {
-  guard isRunning, mayLock() else { return }
+  guard isRunning else { return }
+  let bins = keg_get_thread_bins()
+  if bins == keg_bins_busy() {
+    // A handler forks over a slow path of its own thread: no lock can be waited for.
+    if process.pointee.forkOwner == keg_thread_pointer() { process.pointee.forksInHandlers &+= 1 }
+    return
+  }
+  // Handlers between here and the end of fork are served by the pool.
+  setThreadBins(keg_bins_busy())
   forEachLock { $0.lock() }
+  process.pointee.forkOwner = keg_thread_pointer()
+  process.pointee.forkBins = bins
 }
 
 /// pthread_atfork's parent.
 func forkParent() {
-  guard isRunning, mayLock() else { return }
+  guard isRunning, let bins = endFork() else { return }
   forEachLock { $0.unlock() }
+  setThreadBins(bins)
 }
 
 /// pthread_atfork's child.
 func forkChild() {
   guard isRunning else { return }
+  let bins = endFork() ?? keg_get_thread_bins()
   forEachLock { $0.reset() }
-  adoptOrphans()
+  process.pointee.hasBackgroundThread = false
+  adoptOrphans(own: bins)
+  setThreadBins(bins)
 }
 
-/// A handler that forks over a slow path must not wait for its own thread.
-private func mayLock() -> Bool {
-  keg_get_thread_bins() != keg_bins_busy()
+/// What TLS held when the calling thread prepared its fork; nil when it took no locks.
+private func endFork() -> UInt? {
+  guard process.pointee.forkOwner == keg_thread_pointer() else { return nil }
+  if process.pointee.forksInHandlers > 0 {
+    process.pointee.forksInHandlers &-= 1
+    return nil
+  }
+  process.pointee.forkOwner = 0
+  return process.pointee.forkBins
 }
 
 /// Calls `body` with every lock, in rank order.
@@ -43,6 +63,7 @@ private func forEachLock(_ body: (borrowing Lock) -> Void) {
   body(bootLock)
   body(process.pointee.threadListLock)
   process.pointee.threads.forEach { body($0.pointee.lock) }
+  body(process.pointee.ticker.lock)
   body(process.pointee.registryLock)
   process.pointee.forEachZone { body($0.pointee.lock) }
   process.pointee.forEachZone { if let keg = $0.pointee.keg { body(keg.pointee.lock) } }
@@ -51,12 +72,10 @@ private func forEachLock(_ body: (borrowing Lock) -> Void) {
   body(heap.pointee.outsideArena.pointee.lock)
   body(heap.pointee.outside.lock)
   body(heap.pointee.metadata.pointee.lock)
-  body(process.pointee.ticker.lock)
 }
 
 /// Hands the cached items of threads that are not in this process to the zones.
-private func adoptOrphans() {
-  let own = keg_get_thread_bins()
+private func adoptOrphans(own: UInt) {
   var cache = process.pointee.threads.head
   while let here = cache {
     cache = here.pointee.next

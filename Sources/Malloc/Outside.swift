@@ -1,8 +1,7 @@
 // Outside.swift: pointers that are not into our heap.
 //
 // Some are legal: blocks of the C library's own malloc, which a plugin loaded with
-// RTLD_DEEPBIND calls (G05), go back to it; the dynamic linker's first blocks are
-// left alone (G17). Everything else is a bug in the program.
+// RTLD_DEEPBIND calls (G05), go back to it. Everything else is a bug in the program.
 
 import Base
 import Platform

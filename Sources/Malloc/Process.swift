@@ -1,4 +1,4 @@
-// Process.swift: the one allocator of the process.pointee.
+// Process.swift: the one allocator of the process.
 //
 // Everything global of this layer is in one struct. It lies in storage of the shim and
 // is initialised by boot: as a Swift global it would be initialised lazily, under
@@ -50,6 +50,12 @@ struct Process: ~Copyable {
   /// sees a zone sees it whole (x86 keeps the order of stores).
   private var zones: InlineArray<82, UInt>
   var ticker: Ticker
+  var hasBackgroundThread: Bool
+  /// The thread that forks now, by its thread pointer, and what its TLS held.
+  var forkOwner: UInt
+  var forkBins: UInt
+  /// Forks by handlers that interrupted that thread's fork.
+  var forksInHandlers: UInt
   /// What signal handlers over slow paths freed; see `deferFree`.
   let deferred: Atomic<UInt>
   var emergency: EmergencyPool
@@ -66,6 +72,10 @@ struct Process: ~Copyable {
     threads = List()
     zones = InlineArray(repeating: 0)
     ticker = Ticker()
+    hasBackgroundThread = false
+    forkOwner = 0
+    forkBins = 0
+    forksInHandlers = 0
     deferred = Atomic(0)
     emergency = EmergencyPool()
   }
@@ -104,9 +114,6 @@ struct Process: ~Copyable {
     zones[Int(bitPattern: index)] = zone.address
     return zone
   }
-
-  /// Called when a thread was attached.
-  func noteThreadCount() {}
 
   /// Calls `body` with every zone in use, smallest items first.
   func forEachZone(_ body: (UnsafeMutablePointer<Zone>) -> Void) {

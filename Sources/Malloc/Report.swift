@@ -10,18 +10,19 @@ import Synchronization
 import Vmem
 import Zone
 
-/// Items of class `index` in threads' arrays. The list lock is held.
+/// Items of class `index` in threads' arrays.
 private func itemsInArrays(_ index: UInt) -> UInt {
   var items = 0
+  process.pointee.threadListLock.lock()
   process.pointee.threads.forEach { items &+= max($0.bin(index).cachedCount, 0) }
+  process.pointee.threadListLock.unlock()
   return UInt(bitPattern: items)
 }
 
-/// Calls `body` with a row for every zone in use; returns the totals.
+/// Calls `body`, which may allocate, with a row for every zone in use; returns the totals.
 private func snapshot(_ body: (ZoneRow) -> Void) -> Totals {
   var totals = Totals()
   guard let heap = process.pointee.heap else { return totals }
-  process.pointee.threadListLock.lock()
   totals.threads = UInt(bitPattern: process.pointee.threads.count)
   var slabBytes: UInt = 0
   var index: UInt = 1
@@ -34,7 +35,6 @@ private func snapshot(_ body: (ZoneRow) -> Void) -> Totals {
     }
     index &+= 1
   }
-  process.pointee.threadListLock.unlock()
   add(heap.pointee.arena.sizes, to: &totals)
   add(heap.pointee.outsideArena.sizes, to: &totals)
   totals.usedLarge &-= min(slabBytes, totals.usedLarge)

@@ -67,15 +67,18 @@ private func badAlignment() -> UnsafeMutableRawPointer? {
   isValid(alignment: alignment) ? keg_memalign(alignment, size) : badAlignment()
 }
 
+/// Bytes of an OS page, known before boot too.
+private var pageSize: UInt { isRunning ? process.pointee.pageSize : keg_auxiliary(6 /* AT_PAGESZ */) }
+
 /// valloc(3).
 @c public func keg_valloc(_ size: UInt) -> UnsafeMutableRawPointer? {
-  keg_memalign(process.pointee.pageSize, size)
+  keg_memalign(pageSize, size)
 }
 
 /// pvalloc(3): whole OS pages.
 @c public func keg_pvalloc(_ size: UInt) -> UnsafeMutableRawPointer? {
   if size > greatestRequest { return outOfMemory() }
-  return keg_memalign(process.pointee.pageSize, max(size, 1).roundedUp(to: process.pointee.pageSize))
+  return keg_memalign(pageSize, max(size, 1).roundedUp(to: pageSize))
 }
 
 /// reallocarray(3).

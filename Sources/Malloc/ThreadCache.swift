@@ -119,9 +119,10 @@ func attachThread() -> UnsafeMutablePointer<ThreadCache>? {
     .initialize(repeating: Bin(), count: Int(SizeClass.count) + 1)
   process.pointee.threadListLock.lock()
   process.pointee.threads.append(cache)
+  let count = process.pointee.threads.count
   process.pointee.threadListLock.unlock()
   keg_watch_thread_exit(UnsafeMutableRawPointer(cache))
-  process.pointee.noteThreadCount()
+  startBackgroundThread(threadCount: count)
   return cache
 }
 

@@ -13,7 +13,7 @@
 // which the fast path reads; downwards the owner table, one word a chunk.
 // What their entries mean is the business of Keg/PageMap.swift.
 //
-// Lock: none of its own; the heap's arena lock protects it after boot.
+// Lock: none of its own; `Heap.lock` protects it after boot.
 
 import Base
 import Platform

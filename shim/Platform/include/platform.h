@@ -82,7 +82,7 @@ enum { KEG_SIZE_TABLE_COUNT = 640 + 1 };
 /// Read by every malloc and free, written at boot and when the heap grows.
 /// All zero before boot: no address is inside, and every size is class 0.
 struct keg_fast {
-  uintptr_t page_map;     ///< first byte of the heap; the page map of UInt16 lies there too
+  uintptr_t page_map;     ///< P of Pages/Reservation.swift: the page map; indices count from it
   uintptr_t chunk_count;  ///< chunks of 64 KiB that the page map covers
   uint16_t bin_of_size[KEG_SIZE_TABLE_COUNT];  ///< byte offset of a bin
 };
@@ -147,7 +147,7 @@ extern const char *_Nullable keg_environment_options(void) KEG_HIDDEN;
 /// The program's own option string: the weak symbol `kegmalloc_conf`, or NULL.
 extern const char *_Nullable keg_program_options(void) KEG_HIDDEN;
 
-/// Nanoseconds of CLOCK_MONOTONIC, read through the vDSO so that it stays
+/// Nanoseconds of CLOCK_MONOTONIC_COARSE (a few ms fine), read through the vDSO so that it stays
 /// allowed under strict seccomp.
 extern uint64_t keg_monotonic_nanoseconds(void) KEG_HIDDEN;
 
@@ -196,3 +196,9 @@ extern uintptr_t keg_foreign_usable_size(void *_Nullable pointer) KEG_HIDDEN;
 /// What operator new does when there is no memory; does not return without some.
 extern void *_Nullable keg_new_failed(uintptr_t size) KEG_HIDDEN;
 extern void *_Nullable keg_new_array_failed(uintptr_t size) KEG_HIDDEN;
+
+// ---- background thread (Malloc/Background.swift) ------------------------------
+
+/// Starts a thread that runs `body`, which must not return, touch TLS, or call the
+/// C library. Once in a process. False: the kernel refused.
+extern bool keg_start_background_thread(void (*_Nonnull body)(void)) KEG_HIDDEN;
