@@ -116,6 +116,8 @@ package struct Lock: ~Copyable {
       spins &+= 1
     }
     while state.exchange(2, ordering: .acquiring) != 0 {
+      // The holder may be a thread that a forked child does not have.
+      if keg_adopt_if_orphaned() { continue }
       futex(operation: 128 /* FUTEX_WAIT_PRIVATE */, value: 2)
     }
   }

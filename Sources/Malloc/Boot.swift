@@ -31,10 +31,21 @@ func boot() -> Bool {
   if isUp { keg_set_running() }
   bootLock.unlock()
   if isUp {
+    if process.pointee.options[.statistics] == StatisticsMode.exit {
+      process.pointee.reportDescriptor = keepStandardError()
+    }
     installHooks()
+    keg_mark_process { forkOrphaned() }
     applyHugePages()
   }
   return isUp
+}
+
+/// A copy of standard error for the report at exit: many programs close theirs
+/// before they end (gnulib's close_stdout).
+private func keepStandardError() -> Int32 {
+  let copy = keg_syscall6(72 /* fcntl */, 2, 1030 /* F_DUPFD_CLOEXEC */, 200, 0, 0, 0)
+  return copy < 0 ? 2 : Int32(truncatingIfNeeded: copy)
 }
 
 private func installHooks() {

@@ -41,9 +41,19 @@ func forkChild() {
   guard isRunning else { return }
   let bins = endFork() ?? keg_get_thread_bins()
   forEachLock { $0.reset() }
+  keg_mark_process { forkOrphaned() }
   process.pointee.hasBackgroundThread = false
   adoptOrphans(own: bins)
   setThreadBins(bins)
+}
+
+/// A child that came to be by _Fork or a raw clone finds a lock held: its holder is
+/// not in this process. What that one left half done may be wrong; POSIX lets such
+/// a child call async-signal-safe functions only. It shall not hang at least.
+func forkOrphaned() {
+  forEachLock { $0.reset() }
+  process.pointee.hasBackgroundThread = false
+  process.pointee.forkOwner = 0
 }
 
 /// What TLS held when the calling thread prepared its fork; nil when it took no locks.

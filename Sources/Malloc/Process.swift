@@ -51,6 +51,8 @@ struct Process: ~Copyable {
   private var zones: InlineArray<82, UInt>
   var ticker: Ticker
   var hasBackgroundThread: Bool
+  /// Where the table at exit goes.
+  var reportDescriptor: Int32
   /// The thread that forks now, by its thread pointer, and what its TLS held.
   var forkOwner: UInt
   var forkBins: UInt
@@ -73,6 +75,7 @@ struct Process: ~Copyable {
     zones = InlineArray(repeating: 0)
     ticker = Ticker()
     hasBackgroundThread = false
+    reportDescriptor = 2
     forkOwner = 0
     forkBins = 0
     forksInHandlers = 0

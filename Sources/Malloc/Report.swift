@@ -114,9 +114,11 @@ private func writePools(_ text: inout Text) {
   figures[9] = totals.dirty
 }
 
-@c func keg_wants_statistics_at_exit() -> Int32 {
-  isRunning
-    && process.pointee.options[.statistics] == StatisticsMode.exit ? 1 : 0
+/// Prints the zone table if the options ask for it at exit.
+@c func keg_report_at_exit() {
+  if isRunning, process.pointee.options[.statistics] == StatisticsMode.exit {
+    keg_print_statistics(process.pointee.reportDescriptor)
+  }
 }
 
 /// keg_stats_print of kegmalloc.h.

@@ -122,8 +122,7 @@ func takeItem(_ index: UInt, _ cache: UnsafeMutablePointer<ThreadCache>) -> UInt
   var item = pop(bin)
   if item != 0 { return item }
   guard let zone = process.pointee.zone(index) else { return 0 }
-  if bin.refill(from: zone) {
-    cache.noteUsed(index)
+  if cache.refill(index, from: zone) {
     item = pop(bin)
     if item != 0 { return item }
   }
@@ -162,8 +161,7 @@ private func freeSmall(_ address: UInt, _ slab: UnsafeMutablePointer<Slab>) {
   case .bins(let cache):
     let bin = cache.bin(index)
     if !push(address, bin) {
-      if let zone = process.pointee.zone(index), bin.makeRoom(for: zone) {
-        cache.noteUsed(index)
+      if let zone = process.pointee.zone(index), cache.makeRoom(index, for: zone) {
         _ = push(address, bin)
       } else {
         process.pointee.existingZone(index)?.freeItem(address)

@@ -31,6 +31,8 @@ struct ThreadCache: Linked, ~Copyable {
   var usedHigh: UInt64
   /// Held by the owner in a slow path, and by who forks.
   let lock: Lock
+  /// Bytes of items that the buckets of all bins can hold.
+  var capacityBytes: UInt
   /// Slow paths since the clock was last read.
   var events: UInt32
   /// Another thread asks for the bins' contents; see `requestDrains`.
@@ -47,6 +49,7 @@ struct ThreadCache: Linked, ~Copyable {
     usedLow = 0
     usedHigh = 0
     lock = Lock(rank: .thread)
+    capacityBytes = 0
     events = 0
     drainRequest = Atomic(0)
     exitRounds = 0
@@ -83,6 +86,35 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
     }
   }
 
+  /// Whether the bins may get larger buckets: option `thread_cache`.
+  var mayGrow: Bool {
+    pointee.capacityBytes < process.pointee.options[.threadCacheBytes] &<< 10
+  }
+
+  /// Fills an empty bin; see `Bin.refill`.
+  func refill(_ index: UInt, from zone: UnsafeMutablePointer<Zone>) -> Bool {
+    changing(index, zone) { $0.refill(from: zone, mayGrow: mayGrow) }
+  }
+
+  /// Makes room in a full bin; see `Bin.makeRoom`.
+  func makeRoom(_ index: UInt, for zone: UnsafeMutablePointer<Zone>) -> Bool {
+    changing(index, zone) { $0.makeRoom(for: zone, mayGrow: mayGrow) }
+  }
+
+  @inline(__always)
+  private func changing(
+    _ index: UInt, _ zone: UnsafeMutablePointer<Zone>,
+    _ body: (UnsafeMutablePointer<Bin>) -> Bool
+  ) -> Bool {
+    let bin = bin(index)
+    let before = bin.capacity
+    let isDone = body(bin)
+    let change = UInt(bitPattern: bin.capacity &- before) &* zone.pointee.itemSize
+    pointee.capacityBytes = pointee.capacityBytes &+ change
+    noteUsed(index)
+    return isDone
+  }
+
   /// Hands every cached item to its zone.
   func flush() {
     forEachUsedBin { index in
@@ -90,6 +122,7 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
     }
     pointee.usedLow = 0
     pointee.usedHigh = 0
+    pointee.capacityBytes = 0
   }
 }
 

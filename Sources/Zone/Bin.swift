@@ -67,15 +67,21 @@ extension UnsafeMutablePointer where Pointee == Bin {
 
   /// How many entries this thread's next bucket should have: twice what it has,
   /// from 8 up to what the zone says. Threads that allocate little cache little.
-  private func wantedEntries(_ zone: UnsafeMutablePointer<Zone>) -> Int {
+  private func wantedEntries(_ zone: UnsafeMutablePointer<Zone>, _ mayGrow: Bool) -> Int {
     let most = zone.pointee.bucketEntries
-    guard let loaded else { return min(8, most) }
-    return min(loaded.capacity &* 2, most)
+    guard let loaded else { return min(mayGrow ? 8 : 2, most) }
+    return min(mayGrow ? loaded.capacity &* 2 : loaded.capacity, most)
+  }
+
+  /// Items that both buckets can hold.
+  package var capacity: Int {
+    (loaded?.capacity ?? 0) &+ (previousBucket?.capacity ?? 0)
   }
 
   /// Puts items into an empty bin: from the previous bucket, the depot, or the keg.
+  /// - Parameter mayGrow: whether this thread may have larger buckets than now.
   /// - Returns: false when there is no item or no bucket to be had.
-  package func refill(from zone: UnsafeMutablePointer<Zone>) -> Bool {
+  package func refill(from zone: UnsafeMutablePointer<Zone>, mayGrow: Bool = true) -> Bool {
     if let other = previousBucket, other.pointee.count > 0 {
       swap(with: other)
       return true
@@ -86,7 +92,7 @@ extension UnsafeMutablePointer where Pointee == Bin {
       return true
     }
     if let spent { load(spent) }
-    let wanted = wantedEntries(zone)
+    let wanted = wantedEntries(zone, mayGrow)
     if wanted == 0 { return false }
     if loaded == nil || loaded.unsafelyUnwrapped.capacity < wanted,
       let larger = zone.pointee.pools.pointee.take(entries: wanted)
@@ -102,12 +108,12 @@ extension UnsafeMutablePointer where Pointee == Bin {
 
   /// Makes room in a full bin: by the previous bucket, or by a bucket to the depot.
   /// - Returns: false when there is no bucket to be had.
-  package func makeRoom(for zone: UnsafeMutablePointer<Zone>) -> Bool {
+  package func makeRoom(for zone: UnsafeMutablePointer<Zone>, mayGrow: Bool = true) -> Bool {
     if let other = previousBucket, !other.isFull {
       swap(with: other)
       return true
     }
-    let wanted = wantedEntries(zone)
+    let wanted = wantedEntries(zone, mayGrow)
     if wanted == 0 { return false }
     var empty: UnsafeMutablePointer<Bucket>? = nil
     if let other = previousBucket {

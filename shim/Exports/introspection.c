@@ -53,10 +53,8 @@ int mallopt(int parameter, int value) {
 
 // ---- the table at exit ----------------------------------------------------------
 
-extern int keg_wants_statistics_at_exit(void) KEG_HIDDEN;
+extern void keg_report_at_exit(void) KEG_HIDDEN;
 
-__attribute__((destructor)) static void at_exit(void) {
-  if (keg_wants_statistics_at_exit()) keg_print_statistics(2);
-}
+__attribute__((destructor)) static void at_exit(void) { keg_report_at_exit(); }
 
 const char *keg_version(void) { return KEG_VERSION; }

@@ -154,6 +154,16 @@ extern uint64_t keg_monotonic_nanoseconds(void) KEG_HIDDEN;
 /// The rank stack of the lock checker; only the debug build uses it.
 extern uint64_t *_Nonnull keg_lock_ranks(void) KEG_HIDDEN;
 
+// ---- children that nobody announced --------------------------------------------
+
+/// Marks the process; the kernel wipes the mark in the child of every kind of fork
+/// (MADV_WIPEONFORK). `orphaned` is called by a lock that would wait in a child
+/// that came to be without pthread_atfork's handlers: by _Fork or a raw clone.
+extern void keg_mark_process(void (*_Nonnull orphaned)(void)) KEG_HIDDEN;
+/// Whether this is such a child; if so, `orphaned` has been called and the process
+/// is marked.
+extern bool keg_adopt_if_orphaned(void) KEG_HIDDEN;
+
 // ---- signals (Malloc/Signals.swift) ----------------------------------------
 
 /// Whether no signal and no other thread has interrupted this one since
