@@ -57,7 +57,7 @@ let package = Package(
     tests(of: "Zone", using: ["Base", "Pages", "Vmem", "Keg", "Zone"]),
     tests(of: "Stats", using: ["Base", "Stats"]),
     tests(of: "kegmalloc", using: ["kegmalloc"]),
-    tests(of: "Codegen", using: []),
+    tests(of: "Codegen", using: [], exclude: ["fastpath.golden"]),
     tests(of: "Preload", using: [], exclude: ["Fixtures", "Programs", "exports.golden"]),
   ]
 )
