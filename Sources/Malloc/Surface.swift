@@ -88,21 +88,3 @@ private var pageSize: UInt { isRunning ? process.pointee.pageSize : keg_auxiliar
   let (bytes, overflow) = count.multipliedReportingOverflow(by: size)
   return overflow ? outOfMemory() : keg_realloc(pointer, bytes)
 }
-
-/// operator new(std::size_t).
-@c public func keg_new(_ size: UInt) -> UnsafeMutableRawPointer? {
-  if _fastPath(size <= SizeClass.smallLimit) {
-    let item = pop(fastBin(forSize: size))
-    if _fastPath(item != 0) { return UnsafeMutableRawPointer(bitPattern: item) }
-  }
-  return mallocMedium(size) ?? keg_new_failed(size)
-}
-
-/// operator new[](std::size_t).
-@c public func keg_new_array(_ size: UInt) -> UnsafeMutableRawPointer? {
-  if _fastPath(size <= SizeClass.smallLimit) {
-    let item = pop(fastBin(forSize: size))
-    if _fastPath(item != 0) { return UnsafeMutableRawPointer(bitPattern: item) }
-  }
-  return mallocMedium(size) ?? keg_new_array_failed(size)
-}

@@ -90,7 +90,9 @@ extern struct keg_fast keg_fast KEG_HIDDEN;
 
 static inline uintptr_t keg_fast_page_map(void) { return keg_fast.page_map; }
 static inline uintptr_t keg_fast_chunk_count(void) {
-  return __atomic_load_n(&keg_fast.chunk_count, __ATOMIC_RELAXED);
+  // A plain load, so that it can be an operand of the comparison. It only grows,
+  // and whoever frees an item was given it after the count covered it.
+  return keg_fast.chunk_count;
 }
 static inline void keg_fast_set_page_map(uintptr_t address) {
   keg_fast.page_map = address;
