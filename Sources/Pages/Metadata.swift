@@ -146,8 +146,8 @@ package struct Pool: ~Copyable {
       return item
     }
     if fresh == freshEnd {
-      // About a page at a time, so that pools share pages as little as need be.
-      let count = max(1, 4096 / itemBytes)
+      // Half a KiB at first, so that the pools of a small process share pages.
+      let count = max(1, (usedCount < 32 ? 512 : 4096) / itemBytes)
       let region = metadata  // without this copy the compiler fails under TSan
       let batch = region.pointee.cut(count &* itemBytes, alignment: alignment)
       guard batch != 0 else { return 0 }
