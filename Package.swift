@@ -35,7 +35,7 @@ let package = Package(
     layer("Base", below: ["Platform"]),
     layer("Pages", below: ["Platform", "Base"]),
     layer("Vmem", below: ["Base", "Pages"]),
-    layer("Keg", below: ["Base", "Pages", "Vmem"]),
+    layer("Keg", below: ["Platform", "Base", "Pages", "Vmem"]),
     layer("SizeClass", below: ["Base"]),
     layer("Zone", below: ["Base", "Pages", "Vmem", "Keg"]),
     layer("Stats", below: ["Base", "Pages", "Vmem", "Keg", "SizeClass", "Zone"]),

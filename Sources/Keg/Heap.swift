@@ -31,6 +31,9 @@ package struct Heap: ~Copyable {
   /// Called with the new count of chunks whenever the page map grows, so that
   /// the fast path learns of it.
   package var published: (@convention(c) (_ chunkCount: UInt) -> Void)?
+  /// Called, with no lock held, before the heap grows: gives back what the layers
+  /// above cache. True: something came back, so try again without growing.
+  package var relieve: (@convention(c) (_ heapBytes: UInt) -> Bool)?
   /// Time of the last tick in nanoseconds: the stamp of what becomes dirty now.
   package var now: UInt64 = 0
   /// Bytes given back to the kernel so far, and in how many calls.
@@ -131,6 +134,8 @@ private func importChunks(
   _ source: UnsafeMutableRawPointer?, _ size: UInt, _ actual: UnsafeMutablePointer<UInt>
 ) -> UInt {
   let heap = UInt(bitPattern: source).pointer(to: Heap.self)
+  let bytes = heap.pointee.reservation.heapTop &- heap.pointee.reservation.heapStart
+  if let relieve = heap.pointee.relieve, relieve(bytes) { return Arena.none }
   heap.pointee.lock.lock()
   defer { heap.pointee.lock.unlock() }
   let top = heap.pointee.reservation.heapTop
@@ -177,7 +182,9 @@ extension UnsafeMutablePointer where Pointee == Heap {
   /// - Returns: its tag; `isDirty` says whether the memory may be non-zero.
   package func allocateSpan(_ size: UInt) -> TagPointer? {
     let size = size.roundedUp(to: Chunk.size)
-    return pointee.arena.allocate(size) ?? pointee.outsideArena.allocate(size)
+    // The first failure may mean that memory came back instead of being mapped.
+    return pointee.arena.allocate(size) ?? pointee.arena.allocate(size)
+      ?? pointee.outsideArena.allocate(size)
   }
 
   /// Takes a span whose start is a multiple of `alignment`.
@@ -185,6 +192,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
     if alignment <= Chunk.size { return allocateSpan(size) }
     let size = size.roundedUp(to: Chunk.size)
     return pointee.arena.allocate(size, alignment: alignment)
+      ?? pointee.arena.allocate(size, alignment: alignment)
       ?? pointee.outsideArena.allocate(size, alignment: alignment)
   }
 

@@ -45,6 +45,19 @@ func tickIfDue() {
   process.pointee.ticker.lock.unlock()
 }
 
+/// Gives the items in depots back to their slabs before the heap grows: other sizes
+/// may need what a phase of the program has left there.
+/// - Returns: false when they hold too little to be worth it, one part in 64.
+func drainDepots(heapBytes: UInt) -> Bool {
+  var cached: UInt = 0
+  process.pointee.forEachZone {
+    cached &+= UInt(bitPattern: $0.pointee.depotItems) &* $0.pointee.itemSize
+  }
+  if cached < max(heapBytes / 64, 1 &<< 18) { return false }
+  process.pointee.forEachZone { if $0.pointee.depotItems > 0 { $0.reclaim(.drain) } }
+  return true
+}
+
 /// Takes back all that can be had without other threads' help.
 /// - Returns: whether it is worth trying again.
 func reclaimAll() -> Bool {

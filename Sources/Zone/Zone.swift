@@ -77,6 +77,9 @@ package struct Zone: Linked, ~Copyable {
   /// The depot takes no more items than this.
   package var mostItems: Int
 
+  /// Items in 512 KiB.
+  fileprivate let fewItems: Int
+
   package var statistics: ZoneStatistics
 
   /// Empty buckets that a depot keeps for the next exchange.
@@ -106,7 +109,8 @@ package struct Zone: Linked, ~Copyable {
     bucketEntries = entries
     startEntries = entries
     mostEntries = entries == 0 ? 0 : BucketSize.largest
-    mostItems = 8 &* max(entries, 2)
+    mostItems = .max
+    fewItems = Int(bitPattern: (1 &<< 19) / max(itemSize, 1))
     statistics = ZoneStatistics()
   }
 
@@ -170,7 +174,7 @@ extension UnsafeMutablePointer where Pointee == Zone {
     _ bucket: UnsafeMutablePointer<Bucket>
   ) -> UnsafeMutablePointer<Bucket>? {
     let count = Int(bucket.pointee.count)
-    if pointee.workingSet.items &+ count > pointee.mostItems {
+    if pointee.workingSet.items &+ count > depotLimit {
       drain(bucket)
       return bucket
     }
@@ -185,6 +189,16 @@ extension UnsafeMutablePointer where Pointee == Zone {
     }
     pointee.lock.unlock()
     return exchanged
+  }
+
+  /// How many items the depot may hold: eight buckets or 512 KiB, or a quarter of
+  /// what the keg has, and no more than `mostItems`. What a burst frees beyond that
+  /// goes to its slabs, where other sizes can have the memory.
+  @inline(__always)
+  private var depotLimit: Int {
+    let all = pointee.keg?.pointee.itemCount ?? 0
+    let some = max(max(8 &* pointee.bucketEntries, pointee.fewItems), Int(bitPattern: all / 4))
+    return min(some, pointee.mostItems)
   }
 
   /// Takes over a bucket of a thread that ends, or of one that is drained.

@@ -129,6 +129,10 @@ static inline void keg_set_running(void) {
 static inline void keg_compiler_barrier(void) {
   __asm__ volatile("" ::: "memory");
 }
+/// Starts to load the cache line at `address`, which need not be readable.
+static inline void keg_prefetch(uintptr_t address) {
+  __builtin_prefetch((const void *)address, 1);
+}
 static inline void keg_cpu_relax(void) { __asm__ volatile("pause"); }
 
 // ---- platform.c -----------------------------------------------------------
