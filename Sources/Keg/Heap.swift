@@ -36,6 +36,8 @@ package struct Heap: ~Copyable {
   package var relieve: (@convention(c) (_ heapBytes: UInt) -> Bool)?
   /// Time of the last tick in nanoseconds: the stamp of what becomes dirty now.
   package var now: UInt64 = 0
+  /// The most bytes that were in use at once, of late: loses an eighth a second.
+  package var peakInUse: UInt = 0
   /// Bytes given back to the kernel so far, and in how many calls.
   package var purgedBytes: UInt = 0
   package var purgeCount: UInt = 0
@@ -183,8 +185,29 @@ extension UnsafeMutablePointer where Pointee == Heap {
   package func allocateSpan(_ size: UInt) -> TagPointer? {
     let size = size.roundedUp(to: Chunk.size)
     // The first failure may mean that memory came back instead of being mapped.
-    return pointee.arena.allocate(size) ?? pointee.arena.allocate(size)
+    let span = pointee.arena.allocate(size) ?? pointee.arena.allocate(size)
       ?? pointee.outsideArena.allocate(size)
+    if let span, !span.pointee.isDirty { limitDirty() }
+    return span
+  }
+
+  /// Fresh memory was taken although there may be dirty memory, which did not fit:
+  /// as much of that goes back as what is resident exceeds the recent peak of what
+  /// was in use, by more than a quarter.
+  private func limitDirty() {
+    let (inUse, dirty) = pointee.arena.pointee.bytesInUseAndDirty
+    if inUse > pointee.peakInUse { pointee.peakInUse = inUse }
+    let most = pointee.peakInUse &+ pointee.peakInUse / 4 &+ 1 &<< 20
+    if inUse &+ dirty > most {
+      _ = purge(notAfter: .max, atMost: inUse &+ dirty &- most)
+    }
+  }
+
+  /// Lets the recent peak decay. Called once a tick.
+  package func agePeak(by divisor: UInt) {
+    pointee.peakInUse = max(
+      pointee.peakInUse &- pointee.peakInUse / divisor,
+      pointee.arena.pointee.bytesInUseAndDirty.inUse)
   }
 
   /// Takes a span whose start is a multiple of `alignment`.
@@ -238,7 +261,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
   ) -> UInt {
     var bytes: UInt = 0
     while bytes < limit,
-      let span = arena.withdrawDirty(notAfter: stamp, atMost: .max)
+      let span = arena.withdrawDirty(notAfter: stamp, atMost: limit &- bytes)
     {
       let size = span.pointee.size
       let clean = pointee.reservation.source.purge(span.pointee.start, size)

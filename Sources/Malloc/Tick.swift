@@ -40,6 +40,7 @@ func tickIfDue() {
     process.pointee.ticker.count &+= 1
     heap.pointee.now = now
     process.pointee.forEachZone { $0.tick() }
+    heap.agePeak(by: 64)
     if now > decay { _ = heap.purge(notAfter: now &- decay) }
   }
   process.pointee.ticker.lock.unlock()

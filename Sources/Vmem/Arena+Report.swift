@@ -111,3 +111,10 @@ extension UnsafeMutablePointer where Pointee == Arena {
       offset: address &- segment.pointee.start)
   }
 }
+
+extension Arena {
+  /// Bytes of busy and of dirty free segments, a moment old: read without the lock.
+  package var bytesInUseAndDirty: (inUse: UInt, dirty: UInt) {
+    mutating get { (inUseBytes, freeDirtyBytes) }
+  }
+}
