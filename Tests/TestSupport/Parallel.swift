@@ -115,3 +115,45 @@ package final class HookLog: @unchecked Sendable {
   }
   package func finish(_ item: UInt) { mutex.withLock { events.append(.finished(item)) } }
 }
+
+extension HookLog {
+  /// Hooks that write to the log of the calling thread's rig.
+  package static var itemInit: @convention(c) (UnsafeMutableRawPointer?, Int, Int32) -> Int32 {
+    { item, _, _ in Rig.current.hooks.initialise(UInt(bitPattern: item)) }
+  }
+  package static var itemFini: @convention(c) (UnsafeMutableRawPointer?, Int) -> Void {
+    { item, _ in Rig.current.hooks.finish(UInt(bitPattern: item)) }
+  }
+}
+
+/// Holds back threads until all of them have arrived.
+package final class Barrier: @unchecked Sendable {
+  private let barrier = UnsafeMutablePointer<pthread_barrier_t>.allocate(capacity: 1)
+  package init(_ count: Int) { pthread_barrier_init(barrier, nil, UInt32(count)) }
+  deinit {
+    pthread_barrier_destroy(barrier)
+    barrier.deallocate()
+  }
+  package func wait() { pthread_barrier_wait(barrier) }
+}
+
+/// What threads hand to each other and to the test.
+package final class Collected<Value>: @unchecked Sendable {
+  private let mutex = Mutex()
+  private var list: [Value] = []
+  package init() {}
+  package var values: [Value] { mutex.withLock { list } }
+  package func append(_ value: Value) { mutex.withLock { list.append(value) } }
+  package func removeAll() -> [Value] {
+    mutex.withLock {
+      defer { list = [] }
+      return list
+    }
+  }
+}
+
+/// A pointer that threads of a test share.
+package struct Shared<Pointee: ~Copyable>: @unchecked Sendable {
+  package let pointer: UnsafeMutablePointer<Pointee>
+  package init(_ pointer: UnsafeMutablePointer<Pointee>) { self.pointer = pointer }
+}
