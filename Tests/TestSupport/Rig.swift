@@ -94,13 +94,6 @@ package final class Rig: @unchecked Sendable {
     return pools
   }
 
-  /// From now on there is no metadata and no page to be had.
-  package func exhaustMemory() {
-    pages.allowCommits(0)
-    pages.allowReserves(0)
-    exhaustMetadata()
-  }
-
   /// From now on there is no metadata to be had; commits elsewhere are as they were.
   package func exhaustMetadata() {
     pages.allowCommits(0)
@@ -166,4 +159,49 @@ extension UnsafeMutablePointer where Pointee == Zone {
   package var workingSet: WorkingSet { pointee.workingSet }
   package var bucketEntries: Int { pointee.bucketEntries }
   package var startEntries: Int { pointee.startEntries }
+}
+
+extension Rig {
+  /// Buckets in use in all pools.
+  package var bucketsInUse: UInt {
+    (0..<BucketSize.count).reduce(0) { $0 + pools.pointee.pool(at: $1).pointee.usedCount }
+  }
+
+  /// From now on there is no bucket to be had, and no metadata.
+  package func exhaustBuckets() {
+    exhaustMetadata()
+    for index in 0..<BucketSize.count {
+      while pools.pointee.pool(at: index).pointee.take() != 0 {}
+    }
+  }
+
+  /// A bin without buckets, as a thread's array has it at first.
+  package func bin() -> UnsafeMutablePointer<Bin> {
+    let bin = heap.pointee.metadata.room(for: Bin.self)!
+    bin.initialize(to: Bin())
+    return bin
+  }
+}
+
+extension UnsafeMutablePointer where Pointee == Bin {
+  /// malloc as the fast and slow paths do it. 0: no memory.
+  package func allocate(_ zone: ZonePointer) -> UInt {
+    if count == 0, !refill(from: zone) { return zone.allocateItem() }
+    pointee.top -= 8
+    return pointee.top.word
+  }
+
+  /// free as the fast and slow paths do it.
+  package func free(_ item: UInt, _ zone: ZonePointer) {
+    if pointee.top == pointee.high, !makeRoom(for: zone) {
+      zone.freeItem(item)
+      return
+    }
+    pointee.top.word = item
+    pointee.top += 8
+  }
+
+  package var hasPrevious: Bool { pointee.previous != 0 }
+  /// Slots of the loaded bucket.
+  package var capacity: Int { Int((pointee.high - pointee.low) / 8) }
 }
