@@ -29,6 +29,7 @@ package final class FakePages: @unchecked Sendable {
     var largestReserve = UInt.max
     var purgeFails = false
     var releaseFails = false
+    var observer: (() -> String?)?
   }
 
   private let mutex = Mutex()
@@ -54,6 +55,11 @@ package final class FakePages: @unchecked Sendable {
   package func limitReserve(to size: UInt) { mutex.withLock { state.largestReserve = size } }
   package func failPurges(_ fails: Bool) { mutex.withLock { state.purgeFails = fails } }
   package func failReleases(_ fails: Bool) { mutex.withLock { state.releaseFails = fails } }
+
+  /// Has `observer` asked at every call; what it returns is a violation.
+  package func observe(_ observer: @escaping () -> String?) {
+    mutex.withLock { state.observer = observer }
+  }
 
   // MARK: The source
 
@@ -141,6 +147,7 @@ package final class FakePages: @unchecked Sendable {
 
   private func check(_ condition: Bool, _ what: String) {
     if !condition { state.violations.append(what) }
+    if let complaint = state.observer?() { state.violations.append(complaint) }
   }
 }
 

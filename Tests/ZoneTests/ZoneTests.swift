@@ -1,0 +1,330 @@
+import Base
+import Glibc
+import Keg
+import Testing
+import TestSupport
+import Zone
+
+extension Rig {
+  /// Puts buckets of `count` items in all into the depot, as use does.
+  func fillDepot(of zone: ZonePointer, _ count: Int) {
+    let bin = bin()
+    let items = (0..<count).map { _ in bin.allocate(zone) }
+    for item in items { bin.free(item, zone) }
+    bin.flush(to: zone)
+  }
+
+  /// Makes a thread wait `times` times for the zone's lock.
+  func contend(for zone: ZonePointer, _ times: UInt) {
+    let shared = Shared(zone)
+    while zone.statistics.contended < times {
+      let barrier = Barrier(2)
+      let bucket = Shared(pools.pointee.take(entries: 2)!)
+      zone.fill(bucket.pointer, 2)
+      inParallel(2) { index in
+        if index == 0 {
+          shared.pointer.pointee.lock.lock()
+          barrier.wait()
+          usleep(5000)
+          shared.pointer.pointee.lock.unlock()
+        } else {
+          barrier.wait()
+          if let empty = shared.pointer.putBucket(bucket.pointer) {
+            Rig.current.pools.pointee.give(empty)
+          }
+        }
+      }
+    }
+  }
+}
+
+@Suite struct ZoneDepotTests {
+  @Test("a depot gives back the latest bucket with all its items")
+  func lifo() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 512)
+      let buckets = (0..<3).map { _ in rig.pools.pointee.take(entries: 30)! }
+      for (index, bucket) in buckets.enumerated() {
+        zone.fill(bucket, 10 + index)
+        #expect(zone.putBucket(bucket) == nil)
+      }
+      #expect(zone.depotItems == 33)
+      zone.checkInvariants()
+      for bucket in buckets.reversed() { #expect(zone.takeBucket(returning: nil) == bucket) }
+      #expect(zone.depotItems == 0)
+      #expect(zone.takeBucket(returning: nil) == nil)
+      #expect(zone.statistics.put == 33 && zone.statistics.taken == 33)
+    }
+  }
+
+  @Test("empty buckets are exchanged for full ones, a few are kept, the rest go back")
+  func empties() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 512)
+      for _ in 0..<6 {
+        let bucket = rig.pools.pointee.take(entries: 30)!
+        zone.fill(bucket, 30)
+        _ = zone.putBucket(bucket)
+      }
+      var full: [UnsafeMutablePointer<Bucket>] = []
+      for _ in 0..<6 {
+        full.append(zone.takeBucket(returning: rig.pools.pointee.take(entries: 30)!)!)
+      }
+      // Six came, four stayed.
+      #expect(rig.bucketsInUse == 10)
+      for index in 0..<5 {
+        let exchanged = zone.putBucket(full[index])
+        #expect((exchanged != nil) == (index < 4))
+        #expect(exchanged == nil || exchanged!.pointee.count == 0)
+      }
+    }
+  }
+
+  @Test("the depot takes no more than its cap; what is beyond goes to the keg")
+  func cap() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 512)
+      zone.pointee.mostItems = 100
+      let bin = rig.bin()
+      let items = (0..<600).map { _ in bin.allocate(zone) }
+      for item in items {
+        bin.free(item, zone)
+        if zone.depotItems > 100 { Issue.record("\(zone.depotItems) in the depot") }
+      }
+      #expect(zone.depotItems > 60)
+      #expect(zone.statistics.released > 400)
+      zone.checkInvariants()
+      zone.pointee.keg!.checkInvariants()
+    }
+  }
+
+  @Test("U09: each wait for the lock makes the zone's buckets one entry larger, up to 254")
+  func contention() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 512)
+      rig.fillDepot(of: zone, 500)
+      #expect(zone.bucketEntries == 30 && zone.statistics.contended == 0)
+      rig.contend(for: zone, 3)
+      #expect(zone.bucketEntries == 30 + Int(zone.statistics.contended))
+      let small = rig.zone(size: 64)
+      rig.contend(for: small, 1)
+      #expect(small.bucketEntries == 254)
+    }
+  }
+
+  @Test("U10: a reclaim takes one entry back, DRAIN_CPU half the way, never below the start")
+  func shrinking() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 512)
+      rig.contend(for: zone, 5)
+      let grown = zone.bucketEntries
+      #expect(grown >= 35)
+      zone.reclaim(.trim)
+      #expect(zone.bucketEntries == grown - 1)
+      zone.reclaim(.drain)
+      #expect(zone.bucketEntries == grown - 2)
+      zone.reclaim(.drainCPU)
+      #expect(zone.bucketEntries == (30 + grown - 2) / 2)
+      for _ in 0..<10 { zone.reclaim(.drain) }
+      #expect(zone.bucketEntries == 30 && zone.startEntries == 30)
+    }
+  }
+
+  @Test("U15: TRIM leaves the working set, DRAIN nothing, and slabs go back with the items")
+  func reclaimLevels() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 512)
+      let keg = zone.pointee.keg!
+      rig.fillDepot(of: zone, 3000)
+      let slabs = keg.slabCount
+      // Draw 600 of the depot and put them back: the working set.
+      let bin = rig.bin()
+      let items = (0..<600).map { _ in bin.allocate(zone) }
+      for item in items { bin.free(item, zone) }
+      bin.flush(to: zone)
+      zone.tick()
+      let trimmed = zone.depotItems
+      let workingSet = zone.workingSet.size
+      #expect(workingSet >= 570 && workingSet <= 660)
+      // Whole buckets: at most one less than the working set.
+      #expect(trimmed <= workingSet && trimmed > workingSet - 30)
+      #expect(keg.usedCount == UInt(trimmed))
+      #expect(keg.slabCount < slabs)
+      zone.checkInvariants()
+      zone.reclaim(.drain)
+      #expect(zone.depotItems == 0 && keg.usedCount == 0 && keg.slabCount == 0)
+      #expect(rig.heap.inUseBytes == 0)
+      // The estimate survives: what was needed will be needed.
+      #expect(zone.workingSet.size == workingSet)
+      zone.checkInvariants()
+    }
+  }
+
+  @Test("U14: an idle zone's working set decays by a quarter a tick, and its items go back")
+  func decay() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 512)
+      rig.fillDepot(of: zone, 3000)
+      let bin = rig.bin()
+      for item in (0..<1000).map({ _ in bin.allocate(zone) }) { bin.free(item, zone) }
+      bin.flush(to: zone)
+      zone.tick()
+      var last = zone.workingSet.size
+      for _ in 0..<30 {
+        zone.tick()
+        #expect(zone.workingSet.size <= last)
+        #expect(zone.depotItems <= zone.workingSet.size)
+        last = zone.workingSet.size
+      }
+      #expect(zone.depotItems == 0 && zone.pointee.keg!.slabCount == 0)
+    }
+  }
+}
+
+@Suite struct ZoneSourceTests {
+  @Test("U26: a secondary zone shares the keg, and its init and fini run at the border")
+  func secondary() {
+    Rig.use { rig in
+      let keg = rig.keg(size: 256)
+      let primary = rig.zone("mbuf", size: 256, keg: keg)
+      var hooks = ZoneHooks()
+      hooks.itemInit = HookLog.itemInit
+      hooks.itemFini = HookLog.itemFini
+      let secondary = rig.zone("packet", size: 256, keg: keg, hooks: hooks, flags: .secondary)
+      let (first, second) = (rig.bin(), rig.bin())
+      let plain = (0..<20).map { _ in first.allocate(primary) }
+      #expect(rig.hooks.log.isEmpty)
+      let packets = (0..<20).map { _ in second.allocate(secondary) }
+      #expect(Set(plain + packets).count == 40)
+      #expect(keg.slabCount == 1)
+      let crossed = rig.hooks.inits
+      #expect(crossed.count == Int(secondary.statistics.imported))
+      #expect(Set(packets).isSubset(of: Set(crossed)))
+      // Use and reuse call nothing.
+      for item in packets { second.free(item, secondary) }
+      _ = (0..<20).map { _ in second.allocate(secondary) }
+        .map { second.free($0, secondary) }
+      #expect(rig.hooks.log.count == crossed.count)
+      second.flush(to: secondary)
+      secondary.reclaim(.drain)
+      #expect(rig.hooks.finis.sorted() == crossed.sorted())
+      #expect(keg.usedCount == UInt(20 + first.cachedCount))
+      keg.checkInvariants()
+    }
+  }
+
+  @Test("U03: when the sixth init of a bucket fails five items are there and the rest went back")
+  func partialInit() {
+    Rig.use { rig in
+      let keg = rig.keg(size: 256)
+      var hooks = ZoneHooks()
+      hooks.itemInit = HookLog.itemInit
+      hooks.itemFini = HookLog.itemFini
+      let zone = rig.zone(size: 256, keg: keg, hooks: hooks)
+      let bin = rig.bin()
+      rig.hooks.allowInits(5)
+      let items = (0..<5).map { _ in bin.allocate(zone) }
+      #expect(items.sorted() == rig.hooks.inits.sorted())
+      #expect(keg.usedCount == 5)
+      #expect(zone.statistics.imported == 5 && zone.statistics.failures == 0)
+      // From now on every init fails: no item, nothing taken.
+      #expect(bin.allocate(zone) == 0)
+      #expect(keg.usedCount == 5)
+      #expect(rig.hooks.finis.isEmpty)
+      rig.hooks.allowInits(.max)
+      #expect(bin.allocate(zone) != 0)
+      for item in items { bin.free(item, zone) }
+      bin.flush(to: zone)
+      keg.checkInvariants()
+    }
+  }
+
+  @Test("U28: a cache zone over identifiers hands out each once, and imports by the bucket")
+  func cacheZone() {
+    Rig.use { rig in
+      let numbers = Numbers(1000)
+      var hooks = ZoneHooks()
+      hooks.importItems = Numbers.importItems
+      hooks.releaseItems = Numbers.releaseItems
+      hooks.argument = Unmanaged.passUnretained(numbers).toOpaque()
+      let zone = Shared(rig.zone("ids", size: 512, keg: nil, hooks: hooks, flags: .cache))
+      let bins = (0..<4).map { _ in Shared(rig.bin()) }
+      let barrier = Barrier(4)
+      let taken = Collected<[UInt]>()
+      rig.inParallel(4) { index in
+        let bin = bins[index].pointer
+        barrier.wait()
+        for _ in 0..<50 {
+          for item in (0..<100).map({ _ in bin.allocate(zone.pointer) }) { bin.free(item, zone.pointer) }
+        }
+        barrier.wait()
+        taken.append((0..<200).map { _ in bin.allocate(zone.pointer) })
+      }
+      let ids = taken.values.flatMap { $0 }
+      #expect(ids.count == 800 && Set(ids).count == 800)
+      #expect(ids.allSatisfy { (1...1000).contains($0) })
+      // 20,800 allocations.
+      #expect(numbers.imports < 200)
+      for (bin, items) in zip(bins, taken.values) {
+        for item in items { bin.pointer.free(item, zone.pointer) }
+        bin.pointer.flush(to: zone.pointer)
+      }
+      zone.pointer.checkInvariants()
+      zone.pointer.reclaim(.drain)
+      #expect(numbers.freeCount == 1000)
+      withExtendedLifetime(numbers) {}
+    }
+  }
+
+  @Test("U28: an import function that has nothing left makes allocations fail, and count")
+  func cacheZoneExhausted() {
+    Rig.use { rig in
+      let numbers = Numbers(10)
+      var hooks = ZoneHooks()
+      hooks.importItems = Numbers.importItems
+      hooks.releaseItems = Numbers.releaseItems
+      hooks.argument = Unmanaged.passUnretained(numbers).toOpaque()
+      let zone = rig.zone("ids", size: 512, keg: nil, hooks: hooks, flags: .cache)
+      let bin = rig.bin()
+      let ids = (0..<10).map { _ in bin.allocate(zone) }
+      #expect(Set(ids) == Set(1...10))
+      #expect(zone.statistics.failures == 0)
+      #expect(bin.allocate(zone) == 0)
+      #expect(zone.statistics.failures > 0)
+      bin.free(ids[3], zone)
+      #expect(bin.allocate(zone) == ids[3])
+      withExtendedLifetime(numbers) {}
+    }
+  }
+}
+
+/// The identifiers 1 … n, behind an import and a release function.
+final class Numbers: @unchecked Sendable {
+  private let mutex = Mutex()
+  private var free: [UInt]
+  private var importCount = 0
+
+  init(_ count: Int) { free = (1...UInt(count)).reversed() }
+
+  var freeCount: Int { mutex.withLock { Set(free).count } }
+  var imports: Int { mutex.withLock { importCount } }
+
+  static var importItems: ImportFunction {
+    { argument, items, count in
+      let numbers = Unmanaged<Numbers>.fromOpaque(argument!).takeUnretainedValue()
+      return numbers.mutex.withLock {
+        numbers.importCount += 1
+        let got = min(Int(count), numbers.free.count)
+        for index in 0..<got { items[index] = numbers.free.removeLast() }
+        return Int32(got)
+      }
+    }
+  }
+
+  static var releaseItems: ReleaseFunction {
+    { argument, items, count in
+      let numbers = Unmanaged<Numbers>.fromOpaque(argument!).takeUnretainedValue()
+      numbers.mutex.withLock { for index in 0..<Int(count) { numbers.free.append(items[index]) } }
+    }
+  }
+}
