@@ -136,14 +136,17 @@ import TestSupport
       #expect(missing == 0)
       #expect(items.enumerated().allSatisfy { $1.word == UInt($0) })
       #expect(rig.heap.owner(of: 0x1000) == nil)
+      keg.checkInvariants()
+      rig.heap.checkInvariants()
       keg.giveAll(items)
       keg.drain()
       #expect(keg.slabCount == 0 && rig.heap.inUseBytes == 0)
-      #expect(rig.pages.violations == [])
-      // What is free is used again, not mapped again.
-      let reserves = rig.pages.counts.reserve
+      // Regions that are wholly free go back to the kernel.
+      #expect(rig.heap.outsideCount == 0)
+      #expect(rig.pages.reservedBytes == 1 << 22)
+      #expect(rig.heap.owner(of: items[9999]) == nil)
       #expect(keg.takeAll(10_000).count == 10_000)
-      #expect(rig.pages.counts.reserve == reserves)
+      #expect(rig.pages.violations == [])
       keg.checkInvariants()
       rig.heap.checkInvariants()
     }
@@ -179,9 +182,9 @@ import TestSupport
       keg.giveAll(items)
       keg.drain()
       #expect(rig.heap.purge(notAfter: 99) == 0)
-      #expect(rig.heap.arenaSizes.dirty > 0)
+      #expect(rig.heap.dirtyBytes > 0)
       #expect(rig.heap.purge(notAfter: 100) == 64 * 4096)
-      #expect(rig.heap.arenaSizes.dirty == 0)
+      #expect(rig.heap.dirtyBytes == 0)
       #expect(items.allSatisfy { $0.word == 0 })
       rig.heap.checkInvariants()
     }
@@ -193,10 +196,10 @@ import TestSupport
       let keg = rig.keg(size: 4096)
       keg.giveAll(keg.takeAll(64))
       keg.drain()
-      let dirty = rig.heap.arenaSizes.dirty
+      let dirty = rig.heap.dirtyBytes
       rig.pages.failPurges(true)
       #expect(rig.heap.purge(notAfter: .max) == 0)
-      #expect(rig.heap.arenaSizes.dirty == dirty)
+      #expect(rig.heap.dirtyBytes == dirty)
       rig.pages.failPurges(false)
       #expect(rig.heap.purge(notAfter: .max) == dirty)
       rig.heap.checkInvariants()

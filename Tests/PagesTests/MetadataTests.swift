@@ -14,7 +14,6 @@ private func makeMetadata(_ size: UInt) -> UnsafeMutablePointer<Metadata> {
 
 extension UnsafeMutablePointer where Pointee == Metadata {
   fileprivate var usedBytes: UInt { pointee.usedBytes }
-  fileprivate var committedBytes: UInt { pointee.committedBytes }
   fileprivate func cut(_ size: UInt, alignment: UInt) -> UInt {
     pointee.lock.lock()
     defer { pointee.lock.unlock() }
@@ -36,25 +35,64 @@ extension UnsafeMutablePointer where Pointee == Metadata {
         #expect(address.word == 0 && (address + size - 8).word == 0)
         (address + size - 8).word = .max
         last = address + size
-        #expect(metadata.committedBytes % (1 << 17) == 0)
-        #expect(metadata.committedBytes >= metadata.usedBytes)
+        let committed = rig.pages.counts.committedBytes
+        #expect(committed % (1 << 17) == 0 && committed >= metadata.usedBytes)
       }
       #expect(rig.pages.counts.commit == 2)
       #expect(rig.pages.violations == [])
     }
   }
 
-  @Test("the last byte of the region can be cut, and nothing after it")
+  @Test("the last byte of the region can be cut, and a further region follows it")
   func end() {
     Rig.use(wanted: 0) { rig in
       let metadata = makeMetadata(3 * 4096)
-      #expect(metadata.cut(4 * 4096, alignment: 16) == 0)
+      #expect(metadata.cut(2 << 20, alignment: 16) == 0)
       #expect(metadata.usedBytes == 0)
-      #expect(metadata.cut(3 * 4096 - 16, alignment: 16) != 0)
-      #expect(metadata.cut(32, alignment: 16) == 0)
-      #expect(metadata.cut(16, alignment: 16) != 0)
+      let first = metadata.cut(3 * 4096 - 16, alignment: 16)
+      #expect(metadata.cut(16, alignment: 16) == first + 3 * 4096 - 16)
+      #expect(rig.pages.counts.committedBytes == 3 * 4096)
+      rig.pages.allowReserves(0)
       #expect(metadata.cut(16, alignment: 16) == 0)
-      #expect(metadata.committedBytes == 3 * 4096)
+      rig.pages.allowReserves(1)
+      let second = metadata.cut(32, alignment: 16)
+      #expect(second != 0 && second.word == 0)
+      #expect(metadata.cut((1 << 20) - 32, alignment: 16) == second + 32)
+      #expect(metadata.cut(16, alignment: 16) == 0)
+      #expect(metadata.usedBytes == 3 * 4096 + (1 << 20))
+      #expect(rig.pages.violations == [])
+    }
+  }
+
+  @Test("what was committed ahead is cut without another commit")
+  func ahead() {
+    Rig.use(wanted: 0) { rig in
+      let metadata = makeMetadata(1 << 20)
+      metadata.pointee.commitAhead(300_000)
+      #expect(rig.pages.counts.committedBytes == 3 << 17)
+      metadata.pointee.commitAhead(200_000)
+      rig.pages.allowCommits(0)
+      #expect(metadata.cut(300_000 / 16 * 16, alignment: 16) != 0)
+      // Neither failure nor a wish beyond the end does harm.
+      metadata.pointee.commitAhead(2 << 20)
+      rig.pages.allowCommits(1)
+      metadata.pointee.commitAhead(2 << 20)
+      #expect(rig.pages.counts.committedBytes == 1 << 20)
+      #expect(rig.pages.violations == [])
+    }
+  }
+
+  @Test("the reserved rest can be given back; then a further region follows")
+  func tail() {
+    Rig.use(wanted: 0) { rig in
+      let metadata = makeMetadata(1 << 20)
+      let first = metadata.cut(64, alignment: 64)
+      metadata.pointee.releaseTail()
+      #expect(rig.pages.reservedBytes == 1 << 17)
+      #expect(first.word == 0)
+      #expect(metadata.cut((1 << 17) - 64, alignment: 64) == first + 64)
+      #expect(metadata.cut(64, alignment: 64) != 0)
+      #expect(rig.pages.reservedBytes == (1 << 17) + (1 << 20))
       #expect(rig.pages.violations == [])
     }
   }
@@ -66,7 +104,7 @@ extension UnsafeMutablePointer where Pointee == Metadata {
       rig.pages.allowCommits(0)
       #expect(metadata.cut(64, alignment: 64) == 0)
       #expect(metadata.room(for: UInt.self) == nil)
-      #expect(metadata.usedBytes == 0 && metadata.committedBytes == 0)
+      #expect(metadata.usedBytes == 0)
       rig.pages.allowCommits(1)
       #expect(metadata.cut(64, alignment: 64) != 0)
     }
@@ -134,6 +172,7 @@ extension UnsafeMutablePointer where Pointee == Metadata {
       #expect(pool.takeItem() == 0)
       #expect(pool.counts == [0, 0])
       rig.pages.allowCommits(1)
+      rig.pages.allowReserves(0)
       let item = pool.takeItem()
       while metadata.cut(4096, alignment: 16) != 0 {}
       #expect(pool.takeItem() == 0)
@@ -171,8 +210,8 @@ extension UnsafeMutablePointer where Pointee == Metadata {
 private struct Shared: @unchecked Sendable { let pointer: UnsafeMutablePointer<Pool> }
 
 extension UnsafeMutablePointer where Pointee == Pool {
-  fileprivate func takeItem() -> UInt { pointee.take() }
-  fileprivate func giveItem(_ item: UInt) { pointee.give(item) }
+  fileprivate func takeItem() -> UInt { take() }
+  fileprivate func giveItem(_ item: UInt) { give(item) }
   fileprivate var itemBytes: UInt { pointee.itemBytes }
   /// Used and free structures.
   fileprivate var counts: [UInt] { [pointee.usedCount, pointee.freeCount] }

@@ -149,29 +149,35 @@ extension UnsafeMutablePointer where Pointee == Reservation {
     }
   }
 
-  @Test("releaseTail gives back what lies above the heap, and the heap cannot grow any more")
-  func tail() {
+  @Test("releaseUnused keeps metadata, tables and heap, and the heap cannot grow any more")
+  func unused() {
     Rig.use(wanted: 0) { rig in
       let reservation = ReservationPointer.make(1 << 28)!
       let top = reservation.heapStart + (1 << 20)
       #expect(reservation.growHeap(to: top))
-      reservation.pointee.releaseTail()
+      let last = reservation.chunkCount - 1
+      let words = [reservation.tables + last * 2 & ~7, reservation.tables - (last + 1) * 8, top - 8]
+      for address in words { address.word = address }
+      reservation.pointee.releaseUnused()
       #expect(reservation.end == top)
-      #expect(rig.pages.reservedBytes == top - reservation.start)
+      #expect(rig.pages.reservedBytes < (1 << 24) + (1 << 21))
+      #expect(rig.pages.reservedBytes >= 1 << 24)
+      #expect(words.allSatisfy { $0.word == $0 })
       #expect(!reservation.growHeap(to: top + Chunk.size))
-      #expect((top - 8).word == 0)
-      reservation.pointee.releaseTail()
-      #expect(rig.pages.counts.release == 1)
+      let releases = rig.pages.counts.release
+      reservation.pointee.releaseUnused()
+      #expect(rig.pages.counts.release == releases)
+      #expect(rig.pages.violations == [])
     }
   }
 
-  @Test("a tail that cannot be given back stays usable")
-  func tailFailure() {
+  @Test("a rest that cannot be given back stays usable")
+  func unusedFailure() {
     Rig.use(wanted: 0) { rig in
       let reservation = ReservationPointer.make(1 << 28)!
       let end = reservation.end
       rig.pages.failReleases(true)
-      reservation.pointee.releaseTail()
+      reservation.pointee.releaseUnused()
       #expect(reservation.end == end)
       #expect(reservation.growHeap(to: reservation.heapStart + (1 << 20)))
     }

@@ -94,9 +94,10 @@ package final class Rig: @unchecked Sendable {
     return pools
   }
 
-  /// From now on there is no metadata to be had; commits elsewhere are as they were.
+  /// From now on there is no metadata and no page to be had.
   package func exhaustMetadata() {
     pages.allowCommits(0)
+    pages.allowReserves(0)
     let metadata = heap.pointee.metadata
     metadata.pointee.lock.withLock {
       while metadata.pointee.cut(16, alignment: 16) != 0 {}
@@ -113,10 +114,14 @@ package func cString(_ string: StaticString) -> UnsafePointer<CChar> {
 // kegs, zones and arenas cannot be copied.
 
 extension UnsafeMutablePointer where Pointee == Heap {
-  package var arenaSizes: ArenaSizes { pointee.arena.pointee.sizes }
-  package var inUseBytes: UInt { arenaSizes.inUse }
+  /// Bytes in use, and free and dirty, in both arenas.
+  package var inUseBytes: UInt { pointee.arena.sizes.inUse + pointee.outsideArena.sizes.inUse }
+  package var dirtyBytes: UInt { pointee.arena.sizes.dirty + pointee.outsideArena.sizes.dirty }
   package var outsideCount: Int { pointee.outside.count }
-  package func checkInvariants() { pointee.arena.pointee.checkInvariants() }
+  package func checkInvariants() {
+    pointee.arena.checkInvariants()
+    pointee.outsideArena.checkInvariants()
+  }
   /// Slab headers in use in all pools.
   package var headersInUse: UInt {
     (0..<Heap.slabHeaderPoolCount).reduce(0) { $0 + (pointee.slabHeaders + $1).pointee.usedCount }
@@ -171,7 +176,7 @@ extension Rig {
   package func exhaustBuckets() {
     exhaustMetadata()
     for index in 0..<BucketSize.count {
-      while pools.pointee.pool(at: index).pointee.take() != 0 {}
+      while pools.pointee.pool(at: index).take() != 0 {}
     }
   }
 

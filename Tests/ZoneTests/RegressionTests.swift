@@ -199,11 +199,13 @@ import Zone
     Rig.use { rig in
       let metadata = rig.heap.pointee.metadata
       let commits = rig.pages.counts.commit
-      let left = metadata.pointee.committedBytes - metadata.pointee.usedBytes
+      // The heap made so far is the first commit's: 128 KiB.
+      #expect(commits == 1)
+      let left = (1 << 17) - metadata.pointee.usedBytes
       for _ in 0..<left / 64 { _ = metadata.room(for: UInt.self) }
-      #expect(rig.pages.counts.commit == commits)
+      #expect(rig.pages.counts.commit == 1)
       _ = metadata.room(for: UInt.self)
-      #expect(rig.pages.counts.commit == commits + 1)
+      #expect(rig.pages.counts.commit == 2)
     }
   }
 
@@ -226,14 +228,16 @@ import Zone
   func lookupAtDrain() {
     Rig.use(wanted: 1 << 22) { rig in
       let keg = rig.keg(size: 40_000)
-      let items = keg.takeAll(300)
+      let items = keg.takeAll(26 * 20)
       #expect(rig.heap.outsideCount > 0)
-      keg.giveAll(items)
+      // One item stays, so that a region does.
+      keg.giveAll(items.dropLast())
       keg.drain()
-      let entries = items.map { item in
-        rig.heap.pageMap(for: item).map { $0.bin(at: $0.index(of: item)) }
+      let bins = items.map { item in
+        rig.heap.pageMap(for: item).map { $0.bin(at: $0.index(of: item)) } ?? 0
       }
-      #expect(entries.allSatisfy { $0 == 0 })
+      #expect(bins.last == 32 && bins.count { $0 != 0 } <= Int(keg.layout.itemCount))
+      #expect(rig.heap.outsideCount == 1)
     }
   }
 
