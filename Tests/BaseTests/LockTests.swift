@@ -72,9 +72,11 @@ private struct Shared: @unchecked Sendable {
   func contention() {
     let shared = Shared(pointer: Guarded.make())
     #expect(!shared.lockReportingContention())
+    let barrier = Barrier(2)
     Parallel.run(2) { index in
+      barrier.wait()
       if index == 0 {
-        usleep(10_000)
+        usleep(50_000)
         shared.pointer.pointee.lock.unlock()
       } else {
         let waited = shared.lockReportingContention()

@@ -90,7 +90,7 @@ extension Option {
     "a bad value is one line and ignored",
     arguments: [
       "decay_ms", "decay_ms:", "decay_ms:-1", "decay_ms:1s", "decay_ms: 1", "decay_ms:1:2",
-      "purge:", "purge:Free", "purge:dontneed|free", "purge:fre", "purge:freed", "thp",
+      "deepbind:", "deepbind:Keep", "deepbind:clear|keep", "deepbind:kee", "deepbind:keeps", "thp",
       "decay_ms:99999999999999999999999999", "stats:exit ",
     ])
   func badValues(entry: String) {
@@ -111,28 +111,28 @@ extension Option {
 
   @Test("entries are separated by commas; empty ones are nothing; the last of a key wins")
   func several() {
-    let (options, report) = parsed(",,decay_ms:7,,purge:free,decay_ms:8,")
+    let (options, report) = parsed(",,decay_ms:7,,deepbind:keep,decay_ms:8,")
     #expect(options[.decay] == 8)
-    #expect(options[.purge] == PurgeMode.free)
+    #expect(options[.deepBind] == DeepBindMode.keep)
     #expect(report == "")
     #expect(values(parsed("").options) == values(defaults()))
   }
 
   @Test("a bad entry between good ones costs one line and nothing else")
   func mixed() {
-    let (options, report) = parsed("decay_ms:7,nope,thp:never,purge:x")
+    let (options, report) = parsed("decay_ms:7,nope,thp:never,deepbind:x")
     #expect(options[.decay] == 7)
     #expect(options[.thp] == THPMode.never)
-    #expect(options[.purge] == PurgeMode.dontNeed)
+    #expect(options[.deepBind] == DeepBindMode.clear)
     #expect(report.split(separator: "\n").count == 2)
   }
 
   @Test("the environment, parsed after the program, wins entry by entry")
   func order() {
-    let program = parsed("decay_ms:7,purge:free", origin: "kegmalloc_conf").options
+    let program = parsed("decay_ms:7,deepbind:keep", origin: "kegmalloc_conf").options
     let both = parsed("decay_ms:9", from: program, origin: "KEGMALLOC_CONF").options
     #expect(both[.decay] == 9)
-    #expect(both[.purge] == PurgeMode.free)
+    #expect(both[.deepBind] == DeepBindMode.keep)
     let (_, report) = parsed("x:1", from: program, origin: "KEGMALLOC_CONF")
     #expect(report.hasPrefix("kegmalloc: KEGMALLOC_CONF: 'x:1' "))
   }

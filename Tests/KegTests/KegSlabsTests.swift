@@ -182,9 +182,9 @@ import TestSupport
       keg.giveAll(items)
       keg.drain()
       #expect(rig.heap.purge(notAfter: 99) == 0)
-      #expect(rig.heap.dirtyBytes > 0)
+      #expect(rig.heap.bytesToPurge > 0)
       #expect(rig.heap.purge(notAfter: 100) == 64 * 4096)
-      #expect(rig.heap.dirtyBytes == 0)
+      #expect(rig.heap.bytesToPurge == 0)
       #expect(items.allSatisfy { $0.word == 0 })
       rig.heap.checkInvariants()
     }
@@ -196,10 +196,10 @@ import TestSupport
       let keg = rig.keg(size: 4096)
       keg.giveAll(keg.takeAll(64))
       keg.drain()
-      let dirty = rig.heap.dirtyBytes
+      let dirty = rig.heap.bytesToPurge
       rig.pages.failPurges(true)
       #expect(rig.heap.purge(notAfter: .max) == 0)
-      #expect(rig.heap.dirtyBytes == dirty)
+      #expect(rig.heap.bytesToPurge == dirty)
       rig.pages.failPurges(false)
       #expect(rig.heap.purge(notAfter: .max) == dirty)
       rig.heap.checkInvariants()

@@ -70,14 +70,16 @@ package final class Rig: @unchecked Sendable {
     return keg
   }
 
+  /// - Parameter isBounded: whether its depot has the usual bound; else it has none.
   package func zone(
     _ name: StaticString = "test", size: UInt, keg: KegPointer?,
-    hooks: ZoneHooks = ZoneHooks(), flags: ZoneFlags = .none
+    hooks: ZoneHooks = ZoneHooks(), flags: ZoneFlags = .none, isBounded: Bool = false
   ) -> ZonePointer {
     let zone = heap.pointee.metadata.room(for: Zone.self)!
     zone.initialize(
       to: Zone(
         name: cString(name), itemSize: size, keg: keg, pools: pools, hooks: hooks, flags: flags))
+    if !isBounded { zone.pointee.mostItems = .max }
     return zone
   }
 
@@ -116,7 +118,7 @@ package func cString(_ string: StaticString) -> UnsafePointer<CChar> {
 extension UnsafeMutablePointer where Pointee == Heap {
   /// Bytes in use, and free and dirty, in both arenas.
   package var inUseBytes: UInt { pointee.arena.sizes.inUse + pointee.outsideArena.sizes.inUse }
-  package var dirtyBytes: UInt { pointee.arena.sizes.dirty + pointee.outsideArena.sizes.dirty }
+  package var bytesToPurge: UInt { pointee.arena.sizes.dirty + pointee.outsideArena.sizes.dirty }
   package var outsideCount: Int { pointee.outside.count }
   package func checkInvariants() {
     pointee.arena.checkInvariants()

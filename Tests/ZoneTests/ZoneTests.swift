@@ -14,10 +14,10 @@ extension Rig {
     bin.flush(to: zone)
   }
 
-  /// Makes a thread wait `times` times for the zone's lock.
+  /// Makes threads wait for the zone's lock until they did so `times` times.
   func contend(for zone: ZonePointer, _ times: UInt) {
     let shared = Shared(zone)
-    while zone.statistics.contended < times {
+    for _ in 0..<100 where zone.statistics.contended < times {
       let barrier = Barrier(2)
       let bucket = Shared(pools.pointee.take(entries: 2)!)
       zone.fill(bucket.pointer, 2)
@@ -77,6 +77,25 @@ extension Rig {
         #expect((exchanged != nil) == (index < 4))
         #expect(exchanged == nil || exchanged!.pointee.count == 0)
       }
+    }
+  }
+
+  @Test(
+    "a depot is bounded to eight buckets of the zone's first size, whatever its threads free",
+    arguments: [(64, 2032), (512, 240), (4096, 16), (8192, 16)] as [(UInt, Int)])
+  func bound(size: UInt, most: Int) {
+    Rig.use { rig in
+      let zone = rig.zone(size: size, keg: rig.keg(size: size), isBounded: true)
+      let bin = rig.bin()
+      let items = (0..<most * 3).map { _ in bin.allocate(zone) }
+      var greatest = 0
+      for item in items {
+        bin.free(item, zone)
+        greatest = max(greatest, zone.depotItems)
+      }
+      #expect(greatest <= most && greatest > most / 2)
+      #expect(zone.statistics.released >= UInt(most))
+      zone.checkInvariants()
     }
   }
 
