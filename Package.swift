@@ -48,7 +48,12 @@ let package = Package(
     // as a C program gets (see its head comment): no Swift runtime is linked into it.
     .executableTarget(
       name: "kegmalloc-launch", path: "shim/Launch",
-      linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-executable"])]),
+      cSettings: [.unsafeFlags(["-fno-sanitize=all"])],
+      linkerSettings: [
+        .unsafeFlags([
+          "-nostartfiles", "-static-executable", "-Xclang-linker", "-fno-sanitize=all",
+        ])
+      ]),
     // Fake pages, rigs of heap, keg and zone, threads: shared by the tests.
     .target(
       name: "TestSupport", dependencies: ["Base", "Pages", "Vmem", "Keg", "Zone"],
