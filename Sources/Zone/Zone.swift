@@ -122,7 +122,7 @@ package struct Zone: Linked, ~Copyable {
     nonmutating set { entries.store(newValue, ordering: .relaxed) }
   }
 
-  /// Items in the depot.
+  /// Items in the depot. Called with the zone lock held.
   package var depotItems: Int { workingSet.items }
 }
 
@@ -208,6 +208,13 @@ extension UnsafeMutablePointer where Pointee == Zone {
     let all = pointee.keg?.pointee.itemCount ?? 0
     let some = max(max(8 &* pointee.bucketEntries, pointee.fewItems), Int(bitPattern: all / 4))
     return min(some, pointee.mostItems)
+  }
+
+  /// Items in the depot now. Takes the zone lock.
+  package func countDepotItems() -> Int {
+    pointee.lock.lock()
+    defer { pointee.lock.unlock() }
+    return pointee.depotItems
   }
 
   /// Takes over a bucket of a thread that ends, or of one that is drained.
