@@ -5,8 +5,9 @@ import TestSupport
 
 /// A counter that only a lock protects.
 private struct Guarded: ~Copyable {
-  let lock: Lock
+  // Not the lock first: TSan takes a mutating access for a write to the first field.
   var value = 0
+  let lock: Lock
   var contended = 0
   init(rank: LockRank = .none) { lock = Lock(rank: rank) }
 
