@@ -210,5 +210,5 @@ extension UnsafeMutablePointer where Pointee == Bin {
 
   package var hasPrevious: Bool { pointee.previous != 0 }
   /// Slots of the loaded bucket.
-  package var capacity: Int { Int((pointee.high - pointee.low) / 8) }
+  package var loadedCapacity: Int { Int((pointee.high - pointee.low) / 8) }
 }

@@ -9,7 +9,7 @@ import Zone
   func unused() {
     Rig.use { rig in
       let bin = rig.bin()
-      #expect(bin.count == 0 && bin.cachedCount == 0 && bin.capacity == 0)
+      #expect(bin.count == 0 && bin.cachedCount == 0 && bin.loadedCapacity == 0)
       #expect(MemoryLayout<Bin>.stride == 1 << Int(Bin.strideShift))
       bin.flush(to: rig.zone(size: 64))
       #expect(bin.count == 0)
@@ -47,7 +47,7 @@ import Zone
       for _ in 0..<8 {
         _ = bin.allocate(zone)
         taken += 1
-        capacities.append(bin.capacity)
+        capacities.append(bin.loadedCapacity)
         while bin.count > 0 {
           _ = bin.allocate(zone)
           taken += 1
@@ -60,13 +60,27 @@ import Zone
     }
   }
 
+  @Test("a bin that may not grow starts with two entries and keeps them")
+  func noGrowth() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 64)
+      let bin = rig.bin()
+      for _ in 0..<10 {
+        #expect(bin.refill(from: zone, mayGrow: false))
+        #expect(bin.loadedCapacity == 2)
+        while bin.count > 0 { _ = bin.allocate(zone) }
+      }
+      #expect(rig.bucketsInUse == 1 && bin.capacity == 2)
+    }
+  }
+
   @Test("growth ends at what the zone says", arguments: [(1024, 16), (2048, 8), (4096, 2), (8192, 1)] as [(UInt, Int)])
   func growthLimit(size: UInt, most: Int) {
     Rig.use { rig in
       let zone = rig.zone(size: size)
       let bin = rig.bin()
       for _ in 0..<100 { _ = bin.allocate(zone) }
-      #expect(bin.capacity == BucketSize.capacity(at: BucketSize.index(holding: most)))
+      #expect(bin.loadedCapacity == BucketSize.capacity(at: BucketSize.index(holding: most)))
       #expect(zone.bucketEntries == most)
     }
   }
@@ -80,7 +94,7 @@ import Zone
       var items = (0..<400).map { _ in bin.allocate(zone) }
       while let item = items.popLast() { bin.free(item, zone) }
       let cached = bin.cachedCount
-      #expect(bin.capacity == 30 && cached >= 30)
+      #expect(bin.loadedCapacity == 30 && cached >= 30)
       let before = zone.statistics
       for round in 1...200 {
         let held = (0..<(round % cached + 1)).map { _ in bin.allocate(zone) }
@@ -135,7 +149,7 @@ import Zone
       #expect(bin.hasPrevious)
       bin.flush(to: zone)
       #expect(zone.depotItems == depot + cached)
-      #expect(bin.count == 0 && bin.cachedCount == 0 && bin.capacity == 0 && !bin.hasPrevious)
+      #expect(bin.count == 0 && bin.cachedCount == 0 && bin.loadedCapacity == 0 && !bin.hasPrevious)
       #expect(zone.statistics.put == UInt(depot))
       zone.checkInvariants()
       // And it can be used again.
@@ -169,7 +183,7 @@ import Zone
       rig.exhaustBuckets()
       let items = (0..<20).map { _ in bin.allocate(zone) }
       #expect(items.allSatisfy { $0 != 0 } && Set(items).count == 20)
-      #expect(bin.capacity == 0)
+      #expect(bin.loadedCapacity == 0)
       #expect(zone.statistics.withoutBucket == 20)
       for item in items { bin.free(item, zone) }
       #expect(zone.statistics.withoutBucket == 40)
@@ -184,7 +198,7 @@ import Zone
       let zone = rig.zone(size: 64, flags: .noBucket)
       let bin = rig.bin()
       let item = bin.allocate(zone)
-      #expect(item != 0 && bin.capacity == 0)
+      #expect(item != 0 && bin.loadedCapacity == 0)
       #expect(zone.pointee.keg!.usedCount == 1)
       bin.free(item, zone)
       #expect(zone.pointee.keg!.usedCount == 0)
