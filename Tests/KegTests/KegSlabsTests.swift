@@ -172,6 +172,23 @@ import TestSupport
     }
   }
 
+  @Test("before the heap grows the layers above are asked once for what they cache")
+  func relief() {
+    Rig.use { rig in
+      let keg = rig.keg(size: 4096)
+      // True for as long as the log allows inits.
+      rig.heap.pointee.relieve = { bytes in Rig.current.hooks.initialise(bytes) == 0 }
+      rig.hooks.allowInits(1)
+      #expect(keg.takeAll(1).count == 1)
+      #expect(rig.hooks.inits == [0])
+      #expect(rig.heap.outsideCount == 0 && keg.slabCount == 1)
+      // Asked again only when the heap grows again.
+      rig.hooks.allowInits(.max)
+      _ = keg.takeAll(16)
+      #expect(rig.hooks.inits == [0])
+    }
+  }
+
   @Test("purge returns the pages of free slabs after their time, and they are zero then")
   func purge() {
     Rig.use { rig in
