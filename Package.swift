@@ -48,14 +48,24 @@ let package = Package(
     // as a C program gets (see its head comment): no Swift runtime is linked into it.
     .executableTarget(
       name: "kegmalloc-launch", path: "shim/Launch",
-      linkerSettings: [.unsafeFlags(["-nostartfiles", "-static-executable"])]),
-    tests(of: "Base", using: ["Base"]),
-    tests(of: "Pages", using: ["Base", "Pages"]),
+      cSettings: [.unsafeFlags(["-fno-sanitize=all"])],
+      linkerSettings: [
+        .unsafeFlags([
+          "-nostartfiles", "-static-executable", "-Xclang-linker", "-fno-sanitize=all",
+        ])
+      ]),
+    // Fake pages, rigs of heap, keg and zone, threads: shared by the tests.
+    .target(
+      name: "TestSupport", dependencies: ["Base", "Pages", "Vmem", "Keg", "Zone"],
+      path: "Tests/TestSupport", swiftSettings: layerSettings),
+    tests(of: "Base", using: ["Base", "TestSupport"]),
+    tests(of: "Pages", using: ["Base", "Pages", "TestSupport"]),
     tests(of: "Vmem", using: ["Base", "Pages", "Vmem"]),
-    tests(of: "Keg", using: ["Base", "Pages", "Vmem", "Keg"]),
+    tests(of: "Keg", using: ["Base", "Pages", "Vmem", "Keg", "TestSupport"]),
     tests(of: "SizeClass", using: ["Base", "SizeClass"]),
-    tests(of: "Zone", using: ["Base", "Pages", "Vmem", "Keg", "Zone"]),
-    tests(of: "Stats", using: ["Base", "Stats"]),
+    tests(of: "Zone", using: ["Base", "Pages", "Vmem", "Keg", "Zone", "TestSupport"]),
+    tests(
+      of: "Stats", using: ["Base", "Pages", "Vmem", "Keg", "Zone", "Stats", "TestSupport"]),
     tests(of: "kegmalloc", using: ["kegmalloc"]),
     tests(of: "Codegen", using: [], exclude: ["fastpath.golden"]),
     tests(of: "Preload", using: [], exclude: ["Fixtures", "Programs", "exports.golden"]),

@@ -14,9 +14,14 @@
 
 import Base
 import Pages
+import Synchronization
 import Vmem
 
 package struct Heap: ~Copyable {
+  /// Called with the new count of chunks whenever the page map grows, so that
+  /// the fast path learns of it.
+  package var published: (@convention(c) (_ chunkCount: UInt) -> Void)?
+  // Not the first field: TSan takes a mutating access for a write to the first.
   package let lock: Lock
   package var reservation: Reservation
   package let pageMap: PageMap
@@ -28,19 +33,24 @@ package struct Heap: ~Copyable {
   /// Spans of the outside regions; a region goes when it is wholly free.
   package let outsideArena: UnsafeMutablePointer<Arena>
   package var outside: OutsideRegions
-  /// Called with the new count of chunks whenever the page map grows, so that
-  /// the fast path learns of it.
-  package var published: (@convention(c) (_ chunkCount: UInt) -> Void)?
   /// Called, with no lock held, before the heap grows: gives back what the layers
   /// above cache. True: something came back, so try again without growing.
   package var relieve: (@convention(c) (_ heapBytes: UInt) -> Bool)?
+  // Written and read by any thread; each value stands for itself: relaxed.
+  fileprivate let stamp = Atomic<UInt64>(0)
+  fileprivate let purged = Atomic<UInt>(0)
+  fileprivate let purges = Atomic<UInt>(0)
+  // The most bytes that were in use at once, of late: loses an eighth a second.
+  fileprivate let peakInUse = Atomic<UInt>(0)
+
   /// Time of the last tick in nanoseconds: the stamp of what becomes dirty now.
-  package var now: UInt64 = 0
-  /// The most bytes that were in use at once, of late: loses an eighth a second.
-  package var peakInUse: UInt = 0
+  package var now: UInt64 {
+    get { stamp.load(ordering: .relaxed) }
+    nonmutating set { stamp.store(newValue, ordering: .relaxed) }
+  }
   /// Bytes given back to the kernel so far, and in how many calls.
-  package var purgedBytes: UInt = 0
-  package var purgeCount: UInt = 0
+  package var purgedBytes: UInt { purged.load(ordering: .relaxed) }
+  package var purgeCount: UInt { purges.load(ordering: .relaxed) }
 
   package static var slabHeaderPoolCount: Int { 7 }
 
@@ -72,6 +82,7 @@ package struct Heap: ~Copyable {
     tags: UnsafeMutablePointer<Pool>, slabHeaders: UnsafeMutablePointer<Pool>,
     arena: UnsafeMutablePointer<Arena>, outsideArena: UnsafeMutablePointer<Arena>
   ) {
+    published = nil
     lock = Lock(rank: .heap)
     pageMap = PageMap(tables: reservation.tables)
     self.reservation = reservation
@@ -168,12 +179,16 @@ private func importRegion(
   _ source: UnsafeMutableRawPointer?, _ size: UInt, _ actual: UnsafeMutablePointer<UInt>
 ) -> UInt {
   let heap = UInt(bitPattern: source).pointer(to: Heap.self)
+  heap.pointee.lock.lock()
+  defer { heap.pointee.lock.unlock() }
   return heap.pointee.outside.make(
     size, source: heap.pointee.reservation.source, metadata: heap.pointee.metadata, actual: actual)
 }
 
 private func releaseRegion(_ source: UnsafeMutableRawPointer?, _ start: UInt) {
   let heap = UInt(bitPattern: source).pointer(to: Heap.self)
+  heap.pointee.lock.lock()
+  defer { heap.pointee.lock.unlock() }
   heap.pointee.outside.release(start, source: heap.pointee.reservation.source)
 }
 
@@ -195,19 +210,20 @@ extension UnsafeMutablePointer where Pointee == Heap {
   /// as much of that goes back as what is resident exceeds the recent peak of what
   /// was in use, by more than a quarter.
   private func limitDirty() {
-    let (inUse, dirty) = pointee.arena.pointee.bytesInUseAndDirty
-    if inUse > pointee.peakInUse { pointee.peakInUse = inUse }
-    let most = pointee.peakInUse &+ pointee.peakInUse / 4 &+ 1 &<< 20
+    let (inUse, dirty) = pointee.arena.bytesInUseAndDirty
+    let peak = max(inUse, pointee.peakInUse.load(ordering: .relaxed))
+    pointee.peakInUse.store(peak, ordering: .relaxed)
+    let most = peak &+ peak / 4 &+ 1 &<< 20
     if inUse &+ dirty > most {
       _ = purge(notAfter: .max, atMost: inUse &+ dirty &- most)
     }
   }
 
-  /// Lets the recent peak decay. Called once a tick.
+  /// Lets the recent peak lose one part in `divisor`. Called once a tick.
   package func agePeak(by divisor: UInt) {
-    pointee.peakInUse = max(
-      pointee.peakInUse &- pointee.peakInUse / divisor,
-      pointee.arena.pointee.bytesInUseAndDirty.inUse)
+    let peak = pointee.peakInUse.load(ordering: .relaxed)
+    let inUse = pointee.arena.bytesInUseAndDirty.inUse
+    pointee.peakInUse.store(max(peak &- peak / divisor, inUse), ordering: .relaxed)
   }
 
   /// Takes a span whose start is a multiple of `alignment`.
@@ -268,9 +284,9 @@ extension UnsafeMutablePointer where Pointee == Heap {
       arena.returnPurged(span, clean: clean, stamp: pointee.now)
       if !clean { break }
       bytes &+= size
-      pointee.purgeCount &+= 1
+      _ = pointee.purges.wrappingAdd(1, ordering: .relaxed)
     }
-    pointee.purgedBytes &+= bytes
+    _ = pointee.purged.wrappingAdd(bytes, ordering: .relaxed)
     return bytes
   }
 }

@@ -18,6 +18,7 @@
 import Base
 import Pages
 import Platform
+import Synchronization
 import Vmem
 
 /// Prepares an item when its slab is made; non-zero is failure (U03).
@@ -37,6 +38,8 @@ package struct KegFlags: Flags {
 }
 
 package struct Keg: ~Copyable {
+  // Not the lock first: TSan takes a mutating access for a write to the first field.
+  fileprivate var full: List<Slab>
   package let lock: Lock
   package let heap: UnsafeMutablePointer<Heap>
   package let layout: SlabLayout
@@ -57,10 +60,10 @@ package struct Keg: ~Copyable {
   fileprivate var partial: InlineArray<8, List<Slab>>
   /// Bit i: partial[i] is not empty.
   fileprivate var partialMask: UInt8
-  fileprivate var full: List<Slab>
   fileprivate var free: List<Slab>
   package fileprivate(set) var freeCount: UInt
-  package fileprivate(set) var slabCount: UInt
+  // Written under the lock; depots read it without for their bound: relaxed.
+  private let slabs: Atomic<UInt>
   /// Slabs made and given back since the start.
   package fileprivate(set) var slabsMade: UInt
   package fileprivate(set) var slabsReturned: UInt
@@ -90,11 +93,15 @@ package struct Keg: ~Copyable {
     full = List()
     free = List()
     freeCount = 0
-    slabCount = 0
+    slabs = Atomic(0)
     slabsMade = 0
     slabsReturned = 0
   }
 
+  package fileprivate(set) var slabCount: UInt {
+    get { slabs.load(ordering: .relaxed) }
+    nonmutating set { slabs.store(newValue, ordering: .relaxed) }
+  }
   /// Items in all slabs, used and free.
   package var itemCount: UInt { slabCount &* layout.itemCount }
   /// Items handed out, the cached ones included.
@@ -300,7 +307,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
     let layout = pointee.layout
     let heap = pointee.heap
     guard let span = heap.allocateSpan(layout.byteCount) else { return nil }
-    let header = pointee.headers.pointee.take()
+    let header = pointee.headers.take()
     guard header != 0 else {
       heap.freeSpan(span)
       return nil
@@ -311,7 +318,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
       to: Slab(base: base, keg: self, span: span, itemCount: layout.itemCount))
     slab.markAllFree(itemCount: layout.itemCount)
     guard initItems(of: slab) else {
-      pointee.headers.pointee.give(header)
+      pointee.headers.give(header)
       heap.freeSpan(span)
       return nil
     }
@@ -375,7 +382,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
       let base = slab.pointee.base
       let span = slab.pointee.span
       pointee.heap.pageMap(ofOwn: base).clear(at: base, chunkCount: pointee.layout.chunkCount)
-      pointee.headers.pointee.give(slab.address)
+      pointee.headers.give(slab.address)
       pointee.heap.freeSpan(span)
     }
   }

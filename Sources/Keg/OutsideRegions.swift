@@ -11,10 +11,12 @@
 // binary search here: slower, never wrong. A region goes back to the kernel when
 // nothing of it is in use.
 //
-// Lock: `lock` (rank `outside`).
+// Lock: `lock` (rank `outside`); making and releasing regions is one thread's
+// business at a time, under the heap's.
 
 import Base
 import Pages
+import Synchronization
 
 package struct OutsideRegion {
   /// The first byte of the mapping.
@@ -25,11 +27,16 @@ package struct OutsideRegion {
 }
 
 package struct OutsideRegions: ~Copyable {
+  private var capacity: Int = 0
+  // Not the first field: TSan takes a mutating access for a write to the first.
   package let lock: Lock
   /// Sorted by start; in metadata.
   private var regions: UInt = 0
-  package private(set) var count: Int = 0
-  private var capacity: Int = 0
+  // Written under the lock, read without: relaxed, for who looks an address up got
+  // it from an allocation, after its region was entered.
+  private let used = Atomic<Int>(0)
+
+  package var count: Int { used.load(ordering: .relaxed) }
 
   package init() {
     lock = Lock(rank: .outside)
@@ -77,7 +84,7 @@ package struct OutsideRegions: ~Copyable {
       region(i).pointee = region(i &+ 1).pointee
       i &+= 1
     }
-    count &-= 1
+    used.store(count &- 1, ordering: .relaxed)
     lock.unlock()
     _ = source.release(gone.mapping, gone.end &- gone.mapping)
   }
@@ -147,7 +154,7 @@ package struct OutsideRegions: ~Copyable {
       i &-= 1
     }
     region(place).pointee = made
-    count &+= 1
+    used.store(count &+ 1, ordering: .relaxed)
     return true
   }
 }

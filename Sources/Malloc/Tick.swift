@@ -52,10 +52,10 @@ func tickIfDue() {
 func drainDepots(heapBytes: UInt) -> Bool {
   var cached: UInt = 0
   process.pointee.forEachZone {
-    cached &+= UInt(bitPattern: $0.pointee.depotItems) &* $0.pointee.itemSize
+    cached &+= UInt(bitPattern: $0.countDepotItems()) &* $0.pointee.itemSize
   }
   if cached < max(heapBytes / 64, 1 &<< 18) { return false }
-  process.pointee.forEachZone { if $0.pointee.depotItems > 0 { $0.reclaim(.drain) } }
+  process.pointee.forEachZone { if $0.countDepotItems() > 0 { $0.reclaim(.drain) } }
   return true
 }
 

@@ -17,6 +17,7 @@
 
 import Base
 import Platform
+import Synchronization
 
 package enum Chunk {
   package static var size: UInt { 65536 }
@@ -24,6 +25,8 @@ package enum Chunk {
 }
 
 package struct Reservation: ~Copyable {
+  // Not a constant first: TSan takes a mutating access for a write to the first field.
+  private var binsTop: UInt
   package let source: PageSource
   package let start: UInt
   package private(set) var end: UInt
@@ -31,10 +34,11 @@ package struct Reservation: ~Copyable {
   package let tables: UInt
   /// The first byte of the heap; a multiple of 2 MiB.
   package let heapStart: UInt
-  /// The heap is committed up to here.
-  package private(set) var heapTop: UInt
+  /// The heap is committed up to here. Written under the heap's lock, read by every
+  /// look-up; relaxed, for who looks an address up got it from an allocation, after
+  /// the growth that made room for it.
+  private let top: Atomic<UInt>
   package let metadataEnd: UInt
-  private var binsTop: UInt
   private var ownersBottom: UInt
   private var ownersEnd: UInt
   private var binsEnd: UInt
@@ -69,11 +73,13 @@ package struct Reservation: ~Copyable {
     ownersEnd = metadata
     let alignment: UInt = size >= 1 &<< 26 ? 1 &<< 21 : Chunk.size
     heapStart = (tables &+ chunks &* 2 &+ pageSize).roundedUp(to: alignment)
-    heapTop = heapStart
+    top = Atomic(heapStart)
     binsTop = tables
     binsEnd = heapStart
     ownersBottom = tables
   }
+
+  package var heapTop: UInt { top.load(ordering: .relaxed) }
 
   /// Chunks that the tables cover: those from P to the top of the heap.
   package var chunkCount: UInt { (heapTop &- tables) &>> Chunk.shift }
@@ -102,7 +108,7 @@ package struct Reservation: ~Copyable {
       ownersBottom = owners
     }
     guard source.commit(heapTop, newTop &- heapTop) else { return false }
-    heapTop = newTop
+    top.store(newTop, ordering: .relaxed)
     return true
   }
 

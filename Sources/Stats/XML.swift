@@ -8,7 +8,7 @@ package func writeXMLHeading(to text: inout Text) {
 
 package func writeXML(_ row: ZoneRow, to text: inout Text) {
   text.append("<zone name=\"")
-  text.append(cString: row.name)
+  appendEscaped(row.name, &text)
   text.append("\"")
   attribute(" size=\"", row.size, &text)
   attribute(" used=\"", row.used, &text)
@@ -43,4 +43,19 @@ private func total(_ name: StaticString, _ value: UInt, _ text: inout Text) {
   text.append(name)
   attribute("\" size=\"", value, &text)
   text.append("/>\n")
+}
+
+/// Appends a name as XML writes it inside quotes; names are the program's.
+private func appendEscaped(_ name: UnsafePointer<CChar>, _ text: inout Text) {
+  var i = 0
+  while i < 200, name[i] != 0 {
+    let byte = UInt8(bitPattern: name[i])
+    switch byte {
+    case UInt8(ascii: "<"): text.append("&lt;")
+    case UInt8(ascii: "&"): text.append("&amp;")
+    case UInt8(ascii: "\""): text.append("&quot;")
+    default: text.append(byte: byte)
+    }
+    i &+= 1
+  }
 }

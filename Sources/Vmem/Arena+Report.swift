@@ -112,9 +112,11 @@ extension UnsafeMutablePointer where Pointee == Arena {
   }
 }
 
-extension Arena {
-  /// Bytes of busy and of dirty free segments, a moment old: read without the lock.
+extension UnsafeMutablePointer where Pointee == Arena {
+  /// Bytes of busy and of dirty free segments. Takes the lock.
   package var bytesInUseAndDirty: (inUse: UInt, dirty: UInt) {
-    mutating get { (inUseBytes, freeDirtyBytes) }
+    pointee.lock.lock()
+    defer { pointee.lock.unlock() }
+    return (pointee.inUseBytes, pointee.freeDirtyBytes)
   }
 }

@@ -65,12 +65,15 @@ extension UnsafeMutablePointer where Pointee == Bin {
     load(other)
   }
 
-  /// How many entries this thread's next bucket should have: twice what it has,
-  /// from 8 up to what the zone says. Threads that allocate little cache little.
+  /// How many entries this thread's next bucket should have: the next size, about
+  /// twice what it has, from 8 up to what the zone says. Threads that allocate
+  /// little cache little.
   private func wantedEntries(_ zone: UnsafeMutablePointer<Zone>, _ mayGrow: Bool) -> Int {
     let most = zone.pointee.bucketEntries
     guard let loaded else { return min(mayGrow ? 8 : 2, most) }
-    return min(mayGrow ? loaded.capacity &* 2 : loaded.capacity, most)
+    let step = mayGrow ? 1 : 0
+    let next = min(Int(loaded.pointee.sizeIndex) &+ step, BucketSize.count &- 1)
+    return min(BucketSize.capacity(at: next), most)
   }
 
   /// Items that both buckets can hold.

@@ -108,7 +108,7 @@ package struct BucketPools: ~Copyable {
   /// An empty bucket for at least `entries` items, or nil when there is no memory.
   package borrowing func take(entries: Int) -> UnsafeMutablePointer<Bucket>? {
     let index = BucketSize.index(holding: entries)
-    let memory = pools[index].take()
+    let memory = (pools + index).take()
     guard memory != 0 else { return nil }
     let bucket = memory.pointer(to: Bucket.self)
     bucket.initialize(to: Bucket(next: nil, count: 0, sizeIndex: UInt32(truncatingIfNeeded: index)))
@@ -116,7 +116,7 @@ package struct BucketPools: ~Copyable {
   }
 
   package borrowing func give(_ bucket: UnsafeMutablePointer<Bucket>) {
-    pools[Int(bucket.pointee.sizeIndex)].give(bucket.address)
+    (pools + Int(bucket.pointee.sizeIndex)).give(bucket.address)
   }
 
   package borrowing func pool(at index: Int) -> UnsafeMutablePointer<Pool> { pools + index }

@@ -15,6 +15,7 @@
 import Base
 import Keg
 import Pages
+import Synchronization
 
 package struct ZoneFlags: Flags {
   package let rawValue: UInt64
@@ -65,13 +66,14 @@ package struct Zone: Linked, ~Copyable {
   package let hooks: ZoneHooks
   package let pools: UnsafeMutablePointer<BucketPools>
 
-  // The depot; the zone lock protects everything from here on.
-  fileprivate var full: UnsafeMutablePointer<Bucket>?
+  // The depot; the zone lock protects everything from here on. `full` and `entries`
+  // are written under it and read without: relaxed, for a stale value only makes a
+  // thread fill a bucket itself, or one of yesterday's size.
+  fileprivate let full: Atomic<UnsafeMutablePointer<Bucket>?>
+  fileprivate let entries: Atomic<Int>
   fileprivate var empty: UnsafeMutablePointer<Bucket>?
   fileprivate var emptyCount: Int
   package fileprivate(set) var workingSet: WorkingSet
-  /// Entries of the buckets that threads should use now.
-  package fileprivate(set) var bucketEntries: Int
   package let startEntries: Int
   package var mostEntries: Int
   /// The depot takes no more items than this.
@@ -99,14 +101,14 @@ package struct Zone: Linked, ~Copyable {
     self.keg = keg
     self.hooks = hooks
     self.pools = pools
-    full = nil
+    full = Atomic(nil)
     empty = nil
     emptyCount = 0
     workingSet = WorkingSet()
     let entries =
       flags.contains(.noBucket) || flags.contains(.isInternal)
       ? 0 : BucketSize.entries(forItemSize: itemSize)
-    bucketEntries = entries
+    self.entries = Atomic(entries)
     startEntries = entries
     mostEntries = entries == 0 ? 0 : BucketSize.largest
     mostItems = .max
@@ -114,7 +116,13 @@ package struct Zone: Linked, ~Copyable {
     statistics = ZoneStatistics()
   }
 
-  /// Items in the depot.
+  /// Entries of the buckets that threads should use now.
+  package fileprivate(set) var bucketEntries: Int {
+    get { entries.load(ordering: .relaxed) }
+    nonmutating set { entries.store(newValue, ordering: .relaxed) }
+  }
+
+  /// Items in the depot. Called with the zone lock held.
   package var depotItems: Int { workingSet.items }
 }
 
@@ -154,7 +162,7 @@ extension UnsafeMutablePointer where Pointee == Zone {
     returning returned: UnsafeMutablePointer<Bucket>?
   ) -> UnsafeMutablePointer<Bucket>? {
     // A stale nil only means that this thread fills a bucket itself.
-    if pointee.full == nil { return nil }
+    if pointee.full.load(ordering: .relaxed) == nil { return nil }
     lockDepot()
     guard let bucket = popFull() else {
       pointee.lock.unlock()
@@ -174,11 +182,12 @@ extension UnsafeMutablePointer where Pointee == Zone {
     _ bucket: UnsafeMutablePointer<Bucket>
   ) -> UnsafeMutablePointer<Bucket>? {
     let count = Int(bucket.pointee.count)
+    lockDepot()
     if pointee.workingSet.items &+ count > depotLimit {
+      pointee.lock.unlock()
       drain(bucket)
       return bucket
     }
-    lockDepot()
     pushFull(bucket)
     pointee.workingSet.put(count)
     pointee.statistics.put &+= UInt(bitPattern: count)
@@ -201,6 +210,13 @@ extension UnsafeMutablePointer where Pointee == Zone {
     return min(some, pointee.mostItems)
   }
 
+  /// Items in the depot now. Takes the zone lock.
+  package func countDepotItems() -> Int {
+    pointee.lock.lock()
+    defer { pointee.lock.unlock() }
+    return pointee.depotItems
+  }
+
   /// Takes over a bucket of a thread that ends, or of one that is drained.
   package func adopt(_ bucket: UnsafeMutablePointer<Bucket>) {
     if bucket.pointee.count == 0 {
@@ -214,13 +230,13 @@ extension UnsafeMutablePointer where Pointee == Zone {
   }
 
   private func pushFull(_ bucket: UnsafeMutablePointer<Bucket>) {
-    bucket.pointee.next = pointee.full
-    pointee.full = bucket
+    bucket.pointee.next = pointee.full.load(ordering: .relaxed)
+    pointee.full.store(bucket, ordering: .relaxed)
   }
 
   private func popFull() -> UnsafeMutablePointer<Bucket>? {
-    guard let bucket = pointee.full else { return nil }
-    pointee.full = bucket.pointee.next
+    guard let bucket = pointee.full.load(ordering: .relaxed) else { return nil }
+    pointee.full.store(bucket.pointee.next, ordering: .relaxed)
     return bucket
   }
 
@@ -391,7 +407,7 @@ extension UnsafeMutablePointer where Pointee == Zone {
     #if INVARIANTS
       pointee.lock.lock()
       var items = 0
-      var bucket = pointee.full
+      var bucket = pointee.full.load(ordering: .relaxed)
       while let here = bucket {
         invariant(here.pointee.count > 0, "zone: empty bucket among the full ones")
         items += Int(here.pointee.count)

@@ -1,0 +1,225 @@
+import Base
+import Keg
+import Pages
+import Testing
+import TestSupport
+
+/// Making and returning slabs: hooks, NOFREE, drain, memory that runs out.
+@Suite struct KegSlabsTests {
+  @Test("U03: init is called for every item when its slab is made, fini when it goes")
+  func hooks() {
+    Rig.use { rig in
+      let keg = rig.keg(size: 4096, itemInit: HookLog.itemInit, itemFini: HookLog.itemFini)
+      let perSlab = Int(keg.layout.itemCount)
+      let items = keg.takeAll(perSlab + 1)
+      #expect(rig.hooks.inits.count == 2 * perSlab)
+      #expect(rig.hooks.inits.prefix(perSlab) == items.prefix(perSlab))
+      // Use and reuse call nothing.
+      for item in items { keg.give(item) }
+      #expect(keg.slabCount == 1)
+      #expect(rig.hooks.finis.count == perSlab)
+      _ = keg.takeAll(perSlab).map { keg.give($0) }
+      #expect(rig.hooks.inits.count == 2 * perSlab)
+      keg.drain()
+      #expect(Set(rig.hooks.finis) == Set(rig.hooks.inits))
+      #expect(rig.hooks.finis.count == 2 * perSlab)
+    }
+  }
+
+  @Test("U03: when the fifth init fails the four before are undone in reverse, and no slab remains")
+  func initFailure() {
+    Rig.use { rig in
+      let keg = rig.keg(size: 4096, itemInit: HookLog.itemInit, itemFini: HookLog.itemFini)
+      rig.hooks.allowInits(4)
+      #expect(keg.takeAll(1) == [])
+      #expect(rig.hooks.inits.count == 4)
+      #expect(rig.hooks.finis == rig.hooks.inits.reversed())
+      #expect(keg.slabCount == 0 && keg.itemCount == 0)
+      #expect(rig.heap.inUseBytes == 0 && rig.heap.headersInUse == 0)
+      #expect(rig.heap.owner(of: rig.hooks.inits[0]) == .nobody)
+      rig.hooks.allowInits(.max)
+      #expect(keg.takeAll(1).count == 1)
+      keg.checkInvariants()
+    }
+  }
+
+  @Test("give keeps one free slab, drain none")
+  func drain() {
+    Rig.use { rig in
+      let keg = rig.keg(size: 4096)
+      let perSlab = Int(keg.layout.itemCount)
+      let items = keg.takeAll(5 * perSlab)
+      keg.giveAll(Array(items.prefix(3 * perSlab)))
+      #expect(keg.slabCount == 3)
+      #expect(keg.slabsReturned == 2)
+      keg.checkInvariants()
+      keg.drain()
+      #expect(keg.slabCount == 2)
+      keg.giveAll(Array(items.suffix(2 * perSlab)))
+      keg.drain()
+      #expect(keg.slabCount == 0 && keg.freeCount == 0)
+      #expect(keg.slabsMade == 5 && keg.slabsReturned == 5)
+      #expect(rig.heap.inUseBytes == 0 && rig.heap.headersInUse == 0)
+      keg.checkInvariants()
+    }
+  }
+
+  @Test("U30: a NOFREE keg keeps its slabs, and a freed item stays readable where it was")
+  func noFree() {
+    Rig.use { rig in
+      let keg = rig.keg(size: 4096, flags: .noFree)
+      let perSlab = Int(keg.layout.itemCount)
+      let items = keg.takeAll(3 * perSlab)
+      items[0].word = 77
+      keg.giveAll(items)
+      keg.drain()
+      #expect(keg.slabCount == 3 && keg.slabsReturned == 0)
+      #expect(items[0].word == 77)
+      #expect(keg.takeAll(3 * perSlab).sorted() == items.sorted())
+      keg.checkInvariants()
+    }
+  }
+
+  @Test("without memory for span, tag, header or commit take gives 0 and nothing leaks")
+  func failures() {
+    // The number of commits that succeed before the first failure.
+    for allowed in 0..<6 {
+      Rig.use(wanted: 1 << 26) { rig in
+        let keg = rig.keg(size: 4096)
+        let headers = rig.heap.headersInUse
+        rig.pages.allowReserves(0)
+        rig.pages.allowCommits(allowed)
+        var items: [UInt] = []
+        // Memory ends sooner or later.
+        while let item = keg.takeAll(1).first { items.append(item) }
+        #expect(keg.usedCount == UInt(items.count))
+        #expect(keg.freeCount == 0)
+        #expect(rig.heap.inUseBytes == keg.slabCount * keg.layout.byteCount)
+        #expect(rig.heap.headersInUse - headers == keg.slabCount)
+        keg.checkInvariants()
+        rig.heap.checkInvariants()
+        rig.pages.allowCommits(.max)
+        #expect(keg.takeAll(1).count == 1)
+        #expect(rig.pages.violations == [])
+      }
+    }
+  }
+
+  @Test("without metadata for a header the span goes back")
+  func noHeader() {
+    Rig.use { rig in
+      // Tags and free chunks are at hand, headers of this size are not.
+      let other = rig.keg(size: 64)
+      other.giveAll(other.takeAll(1))
+      let keg = rig.keg(size: 8, alignment: 8)
+      let inUse = rig.heap.inUseBytes
+      rig.exhaustMetadata()
+      #expect(keg.takeAll(1) == [])
+      #expect(keg.slabCount == 0)
+      #expect(rig.heap.inUseBytes == inUse)
+      #expect(other.takeAll(1).count == 1)
+      keg.checkInvariants()
+      rig.heap.checkInvariants()
+    }
+  }
+
+  @Test("a heap with a tiny reservation grows outside and finds its items there")
+  func outside() {
+    Rig.use(wanted: 1 << 22) { rig in
+      let keg = rig.keg(size: 4096)
+      let items = keg.takeAll(10_000)
+      #expect(items.count == 10_000)
+      #expect(rig.heap.outsideCount >= 10)
+      for (index, item) in items.enumerated() { item.word = UInt(index) }
+      var missing = 0
+      for item in items where rig.heap.bin(of: item) != 32 { missing += 1 }
+      #expect(missing == 0)
+      #expect(items.enumerated().allSatisfy { $1.word == UInt($0) })
+      #expect(rig.heap.owner(of: 0x1000) == nil)
+      keg.checkInvariants()
+      rig.heap.checkInvariants()
+      keg.giveAll(items)
+      keg.drain()
+      #expect(keg.slabCount == 0 && rig.heap.inUseBytes == 0)
+      // Regions that are wholly free go back to the kernel.
+      #expect(rig.heap.outsideCount == 0)
+      #expect(rig.pages.reservedBytes == 1 << 22)
+      #expect(rig.heap.owner(of: items[9999]) == nil)
+      #expect(keg.takeAll(10_000).count == 10_000)
+      #expect(rig.pages.violations == [])
+      keg.checkInvariants()
+      rig.heap.checkInvariants()
+    }
+  }
+
+  @Test("outside regions that cannot be mapped, committed or noted are no memory, and no leak")
+  func outsideFailure() {
+    Rig.use(wanted: 1 << 22) { rig in
+      let keg = rig.keg(size: 65536)
+      rig.pages.allowReserves(0)
+      _ = keg.takeAll(1000)
+      let count = rig.heap.outsideCount
+      let reserved = rig.pages.reservedBytes
+      #expect(count == 0)
+      rig.pages.allowReserves(.max)
+      rig.pages.allowCommits(0)
+      #expect(keg.takeAll(1) == [])
+      #expect(rig.pages.reservedBytes == reserved)
+      rig.pages.allowCommits(.max)
+      #expect(keg.takeAll(1).count == 1)
+      #expect(rig.heap.outsideCount == 1)
+      #expect(rig.pages.violations == [])
+    }
+  }
+
+  @Test("before the heap grows the layers above are asked once for what they cache")
+  func relief() {
+    Rig.use { rig in
+      let keg = rig.keg(size: 4096)
+      // True for as long as the log allows inits.
+      rig.heap.pointee.relieve = { bytes in Rig.current.hooks.initialise(bytes) == 0 }
+      rig.hooks.allowInits(1)
+      #expect(keg.takeAll(1).count == 1)
+      #expect(rig.hooks.inits == [0])
+      #expect(rig.heap.outsideCount == 0 && keg.slabCount == 1)
+      // Asked again only when the heap grows again.
+      rig.hooks.allowInits(.max)
+      _ = keg.takeAll(16)
+      #expect(rig.hooks.inits == [0])
+    }
+  }
+
+  @Test("purge returns the pages of free slabs after their time, and they are zero then")
+  func purge() {
+    Rig.use { rig in
+      let keg = rig.keg(size: 4096)
+      rig.heap.pointee.now = 100
+      let items = keg.takeAll(64)
+      for item in items { item.word = 1 }
+      keg.giveAll(items)
+      keg.drain()
+      #expect(rig.heap.purge(notAfter: 99) == 0)
+      #expect(rig.heap.bytesToPurge > 0)
+      #expect(rig.heap.purge(notAfter: 100) == 64 * 4096)
+      #expect(rig.heap.bytesToPurge == 0)
+      #expect(items.allSatisfy { $0.word == 0 })
+      rig.heap.checkInvariants()
+    }
+  }
+
+  @Test("pages that could not be purged stay dirty")
+  func purgeFailure() {
+    Rig.use { rig in
+      let keg = rig.keg(size: 4096)
+      keg.giveAll(keg.takeAll(64))
+      keg.drain()
+      let dirty = rig.heap.bytesToPurge
+      rig.pages.failPurges(true)
+      #expect(rig.heap.purge(notAfter: .max) == 0)
+      #expect(rig.heap.bytesToPurge == dirty)
+      rig.pages.failPurges(false)
+      #expect(rig.heap.purge(notAfter: .max) == dirty)
+      rig.heap.checkInvariants()
+    }
+  }
+}

@@ -1,0 +1,111 @@
+import Base
+import Keg
+import Testing
+import TestSupport
+import Vmem
+
+/// A slab without a keg: 64-byte items at base 0x1_0000.
+private struct TestSlab {
+  let slab: UnsafeMutablePointer<Slab>
+  let itemCount: UInt
+  static let base: UInt = 0x1_0000
+  static let stride: UInt = 64
+
+  init(itemCount: UInt) {
+    let bytes = Int(Slab.headerBytes + (itemCount + 63) / 64 * 8)
+    let memory = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)
+    let nowhere = UInt(0x1000)
+    slab = UInt(bitPattern: memory).pointer(to: Slab.self)
+    slab.initialize(
+      to: Slab(
+        base: Self.base, keg: nowhere.pointer(to: Keg.self),
+        span: nowhere.pointer(to: BoundaryTag.self), itemCount: itemCount))
+    slab.markAllFree(itemCount: itemCount)
+    self.itemCount = itemCount
+  }
+
+  /// Indices taken.
+  func take(_ count: Int) -> [UInt] {
+    var out = [UInt](repeating: 0, count: count + 1)
+    let taken = out.withUnsafeMutableBufferPointer {
+      slab.take(count, stride: Self.stride, into: $0.baseAddress!)
+    }
+    return out.prefix(taken).map { ($0 - Self.base) / Self.stride }
+  }
+  func give(_ index: UInt) -> Bool { slab.give(index) }
+  var freeCount: UInt32 { slab.pointee.freeCount }
+  func check() { slab.checkInvariants(itemCount: itemCount) }
+}
+
+@Suite struct SlabTests {
+  @Test("the header fits in front of the bitmap")
+  func header() {
+    #expect(MemoryLayout<Slab>.size <= Int(Slab.headerBytes))
+  }
+
+  @Test("a new slab gives all its items, ascending, and then none", arguments: [1, 63, 64, 65, 200, 4096] as [UInt])
+  func all(itemCount: UInt) {
+    let slab = TestSlab(itemCount: itemCount)
+    slab.check()
+    #expect(slab.take(Int(itemCount) + 10) == (0..<itemCount).map { $0 })
+    #expect(slab.freeCount == 0)
+    #expect(slab.take(1) == [])
+    slab.check()
+  }
+
+  @Test("U17: after freeing items 3, 1, 7 of a full slab the next three are 1, 3, 7")
+  func lowestFirst() {
+    let slab = TestSlab(itemCount: 128)
+    _ = slab.take(128)
+    for index in [3, 1, 7] as [UInt] { #expect(slab.give(index)) }
+    #expect(slab.take(1) == [1])
+    #expect(slab.take(1) == [3])
+    #expect(slab.take(1) == [7])
+    #expect(slab.take(1) == [])
+  }
+
+  @Test("an item that is free already is refused and changes nothing")
+  func doubleGive() {
+    let slab = TestSlab(itemCount: 70)
+    #expect(!slab.give(69))
+    #expect(slab.take(70).count == 70)
+    #expect(slab.give(66))
+    #expect(!slab.give(66))
+    #expect(slab.freeCount == 1)
+    slab.check()
+    #expect(slab.take(70) == [66])
+  }
+
+  @Test("a random walk agrees with a sorted set", arguments: [1, 2, 3, 4] as [UInt64])
+  func walk(seed: UInt64) {
+    var random = SeededGenerator(seed: seed)
+    let itemCount = UInt([8, 64, 100, 1000][Int(seed - 1)])
+    let slab = TestSlab(itemCount: itemCount)
+    var free = Set(0..<itemCount)
+    for _ in 0..<4000 {
+      if random.below(2) == 0 {
+        let count = random.below(9)
+        let expected = Array(free.sorted().prefix(count))
+        let got = slab.take(count)
+        if got != expected {
+          Issue.record("seed \(seed): took \(got), expected \(expected)")
+          return
+        }
+        free.subtract(expected)
+      } else {
+        let index = UInt(random.below(Int(itemCount)))
+        let wasUsed = !free.contains(index)
+        if slab.give(index) != wasUsed {
+          Issue.record("seed \(seed): give \(index)")
+          return
+        }
+        free.insert(index)
+      }
+      slab.check()
+      if Int(slab.freeCount) != free.count {
+        Issue.record("seed \(seed): \(slab.freeCount) free, expected \(free.count)")
+        return
+      }
+    }
+  }
+}

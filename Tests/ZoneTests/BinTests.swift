@@ -1,0 +1,229 @@
+import Base
+import Keg
+import Testing
+import TestSupport
+import Zone
+
+@Suite struct BinTests {
+  @Test("an unused bin is empty and full, and 32 bytes")
+  func unused() {
+    Rig.use { rig in
+      let bin = rig.bin()
+      #expect(bin.count == 0 && bin.cachedCount == 0 && bin.loadedCapacity == 0)
+      #expect(MemoryLayout<Bin>.stride == 1 << Int(Bin.strideShift))
+      bin.flush(to: rig.zone(size: 64))
+      #expect(bin.count == 0)
+    }
+  }
+
+  @Test("U06: what was freed last is allocated first")
+  func lifo() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 64)
+      let bin = rig.bin()
+      let items = (0..<5).map { _ in bin.allocate(zone) }
+      for item in items { bin.free(item, zone) }
+      #expect((0..<5).map { _ in bin.allocate(zone) } == items.reversed())
+    }
+  }
+
+  @Test("items of a fresh bucket come out ascending")
+  func ascending() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 64)
+      let bin = rig.bin()
+      let items = (0..<8).map { _ in bin.allocate(zone) }
+      #expect(items == items.sorted())
+    }
+  }
+
+  @Test("refill grows the bucket 8, 16, 30, 62, 126, 254 and stays there")
+  func growth() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 64)
+      let bin = rig.bin()
+      var capacities: [Int] = []
+      var taken = 0
+      for _ in 0..<8 {
+        _ = bin.allocate(zone)
+        taken += 1
+        capacities.append(bin.loadedCapacity)
+        while bin.count > 0 {
+          _ = bin.allocate(zone)
+          taken += 1
+        }
+      }
+      #expect(capacities == [8, 16, 30, 62, 126, 254, 254, 254])
+      // The small ones went back to their pools.
+      #expect(rig.bucketsInUse == 1)
+      #expect(zone.statistics.imported == UInt(taken))
+    }
+  }
+
+  @Test("a bin that may not grow starts with two entries and keeps them")
+  func noGrowth() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 64)
+      let bin = rig.bin()
+      for _ in 0..<10 {
+        #expect(bin.refill(from: zone, mayGrow: false))
+        #expect(bin.loadedCapacity == 2)
+        while bin.count > 0 { _ = bin.allocate(zone) }
+      }
+      #expect(rig.bucketsInUse == 1 && bin.capacity == 2)
+    }
+  }
+
+  @Test("growth ends at what the zone says", arguments: [(1024, 16), (2048, 8), (4096, 2), (8192, 1)] as [(UInt, Int)])
+  func growthLimit(size: UInt, most: Int) {
+    Rig.use { rig in
+      let zone = rig.zone(size: size)
+      let bin = rig.bin()
+      for _ in 0..<100 { _ = bin.allocate(zone) }
+      #expect(bin.loadedCapacity == BucketSize.capacity(at: BucketSize.index(holding: most)))
+      #expect(zone.bucketEntries == most)
+    }
+  }
+
+  @Test("U06: alternating over two buckets never touches the zone")
+  func twoBuckets() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 512)
+      let bin = rig.bin()
+      // Both buckets at full size.
+      var items = (0..<400).map { _ in bin.allocate(zone) }
+      while let item = items.popLast() { bin.free(item, zone) }
+      let cached = bin.cachedCount
+      #expect(bin.loadedCapacity == 30 && cached >= 30)
+      let before = zone.statistics
+      for round in 1...200 {
+        let held = (0..<(round % cached + 1)).map { _ in bin.allocate(zone) }
+        for item in held { bin.free(item, zone) }
+      }
+      let after = zone.statistics
+      #expect(after.taken == before.taken && after.put == before.put)
+      #expect(after.imported == before.imported && after.released == before.released)
+      zone.checkInvariants()
+    }
+  }
+
+  @Test("U07: room in a full bin is made by whole buckets to the depot")
+  func wholeBuckets() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 512)
+      let bin = rig.bin()
+      let items = (0..<600).map { _ in bin.allocate(zone) }
+      let released = zone.statistics.released
+      for item in items { bin.free(item, zone) }
+      #expect(zone.depotItems + bin.cachedCount == Int(zone.statistics.imported))
+      #expect(zone.depotItems > 400)
+      #expect(zone.statistics.put == UInt(zone.depotItems))
+      #expect(zone.statistics.released == released)
+      zone.checkInvariants()
+    }
+  }
+
+  @Test("refill takes the depot's latest bucket before it asks the keg")
+  func depotFirst() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 512)
+      let bin = rig.bin()
+      for item in (0..<600).map({ _ in bin.allocate(zone) }) { bin.free(item, zone) }
+      let imported = zone.statistics.imported
+      let again = (0..<600).map { _ in bin.allocate(zone) }
+      #expect(Set(again).count == 600)
+      #expect(zone.statistics.imported == imported)
+      #expect(zone.statistics.taken > 400)
+      zone.checkInvariants()
+    }
+  }
+
+  @Test("flush hands over both buckets, leaves the bin unused, and is no sign of use")
+  func flush() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 512)
+      let bin = rig.bin()
+      for item in (0..<100).map({ _ in bin.allocate(zone) }) { bin.free(item, zone) }
+      let cached = bin.cachedCount
+      let depot = zone.depotItems
+      #expect(bin.hasPrevious)
+      bin.flush(to: zone)
+      #expect(zone.depotItems == depot + cached)
+      #expect(bin.count == 0 && bin.cachedCount == 0 && bin.loadedCapacity == 0 && !bin.hasPrevious)
+      #expect(zone.statistics.put == UInt(depot))
+      zone.checkInvariants()
+      // And it can be used again.
+      let item = bin.allocate(zone)
+      #expect(item != 0)
+    }
+  }
+
+  @Test("an empty bucket that is flushed goes back to its pool")
+  func flushEmpty() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 512)
+      let bin = rig.bin()
+      _ = bin.allocate(zone)
+      while bin.count > 0 { _ = bin.allocate(zone) }
+      #expect(rig.bucketsInUse == 1)
+      bin.flush(to: zone)
+      #expect(rig.bucketsInUse == 0 && zone.depotItems == 0)
+    }
+  }
+
+  @Test("U11: without memory for a bucket items are allocated and freed one by one")
+  func noBucketMemory() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 64)
+      let bin = rig.bin()
+      let other = rig.bin()
+      // A slab with free items is there, metadata for buckets is not.
+      let first = other.allocate(zone)
+      other.free(first, zone)
+      rig.exhaustBuckets()
+      let items = (0..<20).map { _ in bin.allocate(zone) }
+      #expect(items.allSatisfy { $0 != 0 } && Set(items).count == 20)
+      #expect(bin.loadedCapacity == 0)
+      #expect(zone.statistics.withoutBucket == 20)
+      for item in items { bin.free(item, zone) }
+      #expect(zone.statistics.withoutBucket == 40)
+      #expect(zone.statistics.failures == 0)
+      zone.pointee.keg!.checkInvariants()
+    }
+  }
+
+  @Test("a zone without buckets serves every item from the keg")
+  func noBucketZone() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 64, flags: .noBucket)
+      let bin = rig.bin()
+      let item = bin.allocate(zone)
+      #expect(item != 0 && bin.loadedCapacity == 0)
+      #expect(zone.pointee.keg!.usedCount == 1)
+      bin.free(item, zone)
+      #expect(zone.pointee.keg!.usedCount == 0)
+      #expect(rig.bucketsInUse == 0)
+    }
+  }
+
+  @Test("without memory for items refill fails, and what is cached is still served")
+  func noItemMemory() {
+    Rig.use(wanted: 1 << 22) { rig in
+      let zone = rig.zone(size: 65536)
+      let bin = rig.bin()
+      rig.pages.allowReserves(0)
+      var items: [UInt] = []
+      while true {
+        let item = bin.allocate(zone)
+        if item == 0 { break }
+        items.append(item)
+      }
+      #expect(items.count > 10 && Set(items).count == items.count)
+      #expect(zone.statistics.failures > 0)
+      bin.free(items[0], zone)
+      #expect(bin.allocate(zone) == items[0])
+      zone.checkInvariants()
+      zone.pointee.keg!.checkInvariants()
+    }
+  }
+}
