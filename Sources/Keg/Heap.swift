@@ -40,6 +40,8 @@ package struct Heap: ~Copyable {
   fileprivate let stamp = Atomic<UInt64>(0)
   fileprivate let purged = Atomic<UInt>(0)
   fileprivate let purges = Atomic<UInt>(0)
+  // How many threads want growth and no relief now.
+  fileprivate let mustGrow = Atomic<Int>(0)
   // The most bytes that were in use at once, of late: loses an eighth a second.
   fileprivate let peakInUse = Atomic<UInt>(0)
 
@@ -148,7 +150,11 @@ private func importChunks(
 ) -> UInt {
   let heap = UInt(bitPattern: source).pointer(to: Heap.self)
   let bytes = heap.pointee.reservation.heapTop &- heap.pointee.reservation.heapStart
-  if let relieve = heap.pointee.relieve, relieve(bytes) { return Arena.none }
+  if heap.pointee.mustGrow.load(ordering: .relaxed) == 0, let relieve = heap.pointee.relieve,
+    relieve(bytes)
+  {
+    return Arena.none
+  }
   heap.pointee.lock.lock()
   defer { heap.pointee.lock.unlock() }
   let top = heap.pointee.reservation.heapTop
@@ -156,9 +162,10 @@ private func importChunks(
   // Steps grow with the heap. The first ones stay below a huge page, so that
   // THP=always cannot inflate a small process.
   let step = max(min(committed / 8, 1 &<< 26), 1 &<< 20).roundedUp(to: Chunk.size)
-  // One part in 64 is what the headers of slabs of 8-byte items take.
+  // One part in 64 is what the headers of slabs of 8-byte items take; as much again
+  // is for buckets.
   heap.pointee.metadata.pointee.lock.withLock {
-    heap.pointee.metadata.pointee.commitAhead((committed &+ max(size, step)) / 64)
+    heap.pointee.metadata.pointee.commitAhead((committed &+ max(size, step)) / 32)
   }
   // The step first, the bare need when there is no memory for it.
   var wanted = max(size, step)
@@ -199,11 +206,19 @@ extension UnsafeMutablePointer where Pointee == Heap {
   /// - Returns: its tag; `isDirty` says whether the memory may be non-zero.
   package func allocateSpan(_ size: UInt) -> TagPointer? {
     let size = size.roundedUp(to: Chunk.size)
-    // The first failure may mean that memory came back instead of being mapped.
-    let span = pointee.arena.allocate(size) ?? pointee.arena.allocate(size)
+    let span = pointee.arena.allocate(size) ?? growing { $0.arena.allocate(size) }
       ?? pointee.outsideArena.allocate(size)
     if let span, !span.pointee.isDirty { limitDirty() }
     return span
+  }
+
+  /// Tries once more where the heap may grow: the first failure may mean that memory
+  /// came back from above (`relieve`) instead.
+  @inline(__always)
+  private func growing(_ body: (borrowing Heap) -> TagPointer?) -> TagPointer? {
+    pointee.mustGrow.wrappingAdd(1, ordering: .relaxed)
+    defer { pointee.mustGrow.wrappingSubtract(1, ordering: .relaxed) }
+    return body(pointee)
   }
 
   /// Fresh memory was taken although there may be dirty memory, which did not fit:
@@ -231,7 +246,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
     if alignment <= Chunk.size { return allocateSpan(size) }
     let size = size.roundedUp(to: Chunk.size)
     return pointee.arena.allocate(size, alignment: alignment)
-      ?? pointee.arena.allocate(size, alignment: alignment)
+      ?? growing { $0.arena.allocate(size, alignment: alignment) }
       ?? pointee.outsideArena.allocate(size, alignment: alignment)
   }
 

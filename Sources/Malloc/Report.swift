@@ -54,7 +54,7 @@ private func add(_ sizes: ArenaSizes, to totals: inout Totals) {
 
 /// Prints the zone table.
 @c func keg_print_statistics(_ descriptor: Int32) {
-  guard isRunning else { return }
+  guard boot() else { return }
   var text = Text(to: descriptor)
   writeHeading(to: &text)
   let totals = snapshot { write($0, to: &text) }

@@ -200,13 +200,13 @@ extension UnsafeMutablePointer where Pointee == Zone {
     return exchanged
   }
 
-  /// How many items the depot may hold: eight buckets or 512 KiB, or a quarter of
+  /// How many items the depot may hold: eight buckets or 512 KiB, or a sixteenth of
   /// what the keg has, and no more than `mostItems`. What a burst frees beyond that
   /// goes to its slabs, where other sizes can have the memory.
   @inline(__always)
   private var depotLimit: Int {
     let all = pointee.keg?.pointee.itemCount ?? 0
-    let some = max(max(8 &* pointee.bucketEntries, pointee.fewItems), Int(bitPattern: all / 4))
+    let some = max(max(8 &* pointee.bucketEntries, pointee.fewItems), Int(bitPattern: all / 16))
     return min(some, pointee.mostItems)
   }
 

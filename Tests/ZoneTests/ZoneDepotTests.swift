@@ -81,7 +81,7 @@ extension Rig {
   }
 
   @Test(
-    "a depot is bounded: to eight buckets, 512 KiB or a quarter of all items",
+    "a depot is bounded: to eight buckets, 512 KiB or a sixteenth of all items",
     arguments: [64, 512, 4096, 8192] as [UInt])
   func bound(size: UInt) {
     Rig.use { rig in
@@ -89,7 +89,7 @@ extension Rig {
       let bin = rig.bin()
       let count = (4 << 20) / size
       let items = (0..<count).map { _ in bin.allocate(zone) }
-      let most = max(8 * UInt(zone.startEntries), (1 << 19) / size, zone.pointee.keg!.itemCount / 4)
+      let most = max(8 * UInt(zone.startEntries), (1 << 19) / size, zone.pointee.keg!.itemCount / 16)
       var greatest = 0
       for item in items {
         bin.free(item, zone)

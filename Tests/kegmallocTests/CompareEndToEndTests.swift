@@ -173,10 +173,10 @@ struct CompareEndToEndTests {
   }
 
   @Test(
-    "wrong usage is status 64",
+    "wrong usage is status 2",
     arguments: [[], ["--runs", "0", "--", "true"], ["--suite", "--server", "x"], ["ls", "-l"]])
   func usage(arguments: [String]) throws {
-    #expect(try compare(arguments).status == .exited(64))
+    #expect(try compare(arguments).status == .exited(2))
   }
 }
 
