@@ -48,13 +48,13 @@ func tickIfDue() {
 
 /// Gives the items in depots back to their slabs before the heap grows: other sizes
 /// may need what a phase of the program has left there.
-/// - Returns: false when they hold too little to be worth it, one part in 64.
+/// - Returns: false when they hold too little to be worth it: a part in 32, or 2 MiB.
 func drainDepots(heapBytes: UInt) -> Bool {
   var cached: UInt = 0
   process.pointee.forEachZone {
     cached &+= UInt(bitPattern: $0.countDepotItems()) &* $0.pointee.itemSize
   }
-  if cached < max(heapBytes / 64, 1 &<< 18) { return false }
+  if cached < max(heapBytes / 32, 1 &<< 21) { return false }
   process.pointee.forEachZone { if $0.countDepotItems() > 0 { $0.reclaim(.drain) } }
   return true
 }

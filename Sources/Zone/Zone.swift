@@ -87,10 +87,11 @@ package struct Zone: Linked, ~Copyable {
   /// Empty buckets that a depot keeps for the next exchange.
   fileprivate static var mostEmpty: Int { 4 }
 
+  /// - Parameter bucketScale: how many times UMA's figure the buckets start with.
   package init(
     name: UnsafePointer<CChar>, itemSize: UInt, keg: UnsafeMutablePointer<Keg>?,
     pools: UnsafeMutablePointer<BucketPools>, hooks: ZoneHooks = ZoneHooks(),
-    flags: ZoneFlags = .none
+    flags: ZoneFlags = .none, bucketScale: Int = 1
   ) {
     next = nil
     previous = nil
@@ -107,7 +108,7 @@ package struct Zone: Linked, ~Copyable {
     workingSet = WorkingSet()
     let entries =
       flags.contains(.noBucket) || flags.contains(.isInternal)
-      ? 0 : BucketSize.entries(forItemSize: itemSize)
+      ? 0 : min(bucketScale &* BucketSize.entries(forItemSize: itemSize), BucketSize.largest)
     self.entries = Atomic(entries)
     startEntries = entries
     mostEntries = entries == 0 ? 0 : BucketSize.largest
