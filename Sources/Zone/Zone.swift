@@ -69,23 +69,23 @@ package struct Zone: Linked, ~Copyable {
   // The depot; the zone lock protects everything from here on. `full` and `entries`
   // are written under it and read without: relaxed, for a stale value only makes a
   // thread fill a bucket itself, or one of yesterday's size.
-  fileprivate let full: Atomic<UnsafeMutablePointer<Bucket>?>
-  fileprivate let entries: Atomic<Int>
-  fileprivate var empty: UnsafeMutablePointer<Bucket>?
-  fileprivate var emptyCount: Int
-  package fileprivate(set) var workingSet: WorkingSet
+  let full: Atomic<UnsafeMutablePointer<Bucket>?>
+  let entries: Atomic<Int>
+  var empty: UnsafeMutablePointer<Bucket>?
+  var emptyCount: Int
+  package internal(set) var workingSet: WorkingSet
   package let startEntries: Int
   package var mostEntries: Int
   /// The depot takes no more items than this.
   package var mostItems: Int
 
   /// Items in 512 KiB.
-  fileprivate let fewItems: Int
+  let fewItems: Int
 
   package var statistics: ZoneStatistics
 
   /// Empty buckets that a depot keeps for the next exchange.
-  fileprivate static var mostEmpty: Int { 4 }
+  static var mostEmpty: Int { 4 }
 
   /// - Parameter bucketScale: how many times UMA's figure the buckets start with.
   package init(
@@ -118,7 +118,7 @@ package struct Zone: Linked, ~Copyable {
   }
 
   /// Entries of the buckets that threads should use now.
-  package fileprivate(set) var bucketEntries: Int {
+  package internal(set) var bucketEntries: Int {
     get { entries.load(ordering: .relaxed) }
     nonmutating set { entries.store(newValue, ordering: .relaxed) }
   }
@@ -235,7 +235,7 @@ extension UnsafeMutablePointer where Pointee == Zone {
     pointee.full.store(bucket, ordering: .relaxed)
   }
 
-  private func popFull() -> UnsafeMutablePointer<Bucket>? {
+  func popFull() -> UnsafeMutablePointer<Bucket>? {
     guard let bucket = pointee.full.load(ordering: .relaxed) else { return nil }
     pointee.full.store(bucket.pointee.next, ordering: .relaxed)
     return bucket
@@ -350,72 +350,5 @@ extension UnsafeMutablePointer where Pointee == Zone {
       pointee.hooks.releaseItems?(
         pointee.hooks.argument, items, Int32(truncatingIfNeeded: count))
     }
-  }
-}
-
-// MARK: - Reclaim
-
-/// How much a reclaim takes back (U15).
-package enum ReclaimLevel {
-  /// The depot down to the working set.
-  case trim
-  /// The whole depot.
-  case drain
-  /// The depot, and bucket sizes shrink faster; the caller empties the threads' arrays.
-  case drainCPU
-}
-
-extension UnsafeMutablePointer where Pointee == Zone {
-  /// Gives cached items back to the keg, and the keg's free slabs to the heap.
-  package func reclaim(_ level: ReclaimLevel) {
-    pointee.lock.lock()
-    shrinkBuckets(level)
-    let target = level == .trim ? pointee.workingSet.size : 0
-    var chain: UnsafeMutablePointer<Bucket>? = nil
-    while pointee.workingSet.items > target, let bucket = popFull() {
-      pointee.workingSet.reclaim(Int(bucket.pointee.count))
-      bucket.pointee.next = chain
-      chain = bucket
-    }
-    pointee.lock.unlock()
-    while let bucket = chain {
-      chain = bucket.pointee.next
-      drain(bucket)
-      pointee.pools.pointee.give(bucket)
-    }
-    pointee.keg?.drain()
-  }
-
-  /// U10: one entry less a reclaim, half the way back on DRAIN_CPU.
-  private func shrinkBuckets(_ level: ReclaimLevel) {
-    let start = pointee.startEntries
-    if pointee.bucketEntries <= start { return }
-    pointee.bucketEntries =
-      level == .drainCPU ? (start &+ pointee.bucketEntries) / 2 : pointee.bucketEntries &- 1
-  }
-
-  /// Ends an interval of the working-set estimate, and trims what was long unused.
-  package func tick() {
-    pointee.lock.lock()
-    pointee.workingSet.tick()
-    let isSurplus = pointee.workingSet.items > pointee.workingSet.size
-    pointee.lock.unlock()
-    if isSurplus { reclaim(.trim) }
-  }
-
-  /// Real in the INVARIANTS build: the depot's buckets hold what the counts say.
-  package func checkInvariants() {
-    #if INVARIANTS
-      pointee.lock.lock()
-      var items = 0
-      var bucket = pointee.full.load(ordering: .relaxed)
-      while let here = bucket {
-        invariant(here.pointee.count > 0, "zone: empty bucket among the full ones")
-        items += Int(here.pointee.count)
-        bucket = here.pointee.next
-      }
-      invariant(items == pointee.workingSet.items, "zone: depot count differs from its buckets")
-      pointee.lock.unlock()
-    #endif
   }
 }

@@ -1,0 +1,199 @@
+// Keg+Slabs.swift: where a keg's slabs come from, which list each is on, and where
+// they go. The lists are pictured in Keg.swift.
+//
+// Lock: the keg's, held by the caller for the lists and not held for making and
+// returning slabs, which may call the kernel.
+
+import Base
+import Pages
+import Vmem
+
+// MARK: - Lists
+
+extension UnsafeMutablePointer where Pointee == Keg {
+  /// A slab with a free item, the fullest there is, or nil.
+  @inline(__always)
+  func fullestSlab() -> UnsafeMutablePointer<Slab>? {
+    let mask = pointee.partialMask
+    if mask == 0 { return pointee.free.head }
+    return pointee.partial[7 &- mask.leadingZeroBitCount].head
+  }
+
+  /// The list a slab belongs on by its count of free items.
+  @inline(__always)
+  private func list(for slab: UnsafeMutablePointer<Slab>) -> UInt8 {
+    let free = UInt(slab.pointee.freeCount)
+    let all = pointee.layout.itemCount
+    if free == 0 { return Keg.fullList }
+    if free == all { return Keg.freeList }
+    return UInt8(truncatingIfNeeded: ((all &- free) &* pointee.eighths) &>> 32)
+  }
+
+  @inline(__always)
+  func relist(_ slab: UnsafeMutablePointer<Slab>) {
+    let list = list(for: slab)
+    if list == slab.pointee.list { return }
+    detach(slab)
+    attach(slab, to: list)
+  }
+
+  func insert(_ slab: UnsafeMutablePointer<Slab>) {
+    attach(slab, to: Keg.freeList)
+    pointee.slabCount &+= 1
+    pointee.slabsMade &+= 1
+    pointee.freeCount &+= pointee.layout.itemCount
+  }
+
+  private func attach(_ slab: UnsafeMutablePointer<Slab>, to list: UInt8) {
+    slab.pointee.list = list
+    if list == Keg.fullList {
+      pointee.full.prepend(slab)
+    } else if list == Keg.freeList {
+      pointee.free.prepend(slab)
+    } else {
+      pointee.partial[Int(list)].prepend(slab)
+      pointee.partialMask |= 1 &<< list
+    }
+  }
+
+  private func detach(_ slab: UnsafeMutablePointer<Slab>) {
+    let list = slab.pointee.list
+    if list == Keg.fullList {
+      pointee.full.remove(slab)
+    } else if list == Keg.freeList {
+      pointee.free.remove(slab)
+    } else {
+      pointee.partial[Int(list)].remove(slab)
+      if pointee.partial[Int(list)].isEmpty { pointee.partialMask &= ~(1 &<< list) }
+    }
+  }
+}
+
+// MARK: - Slabs
+
+extension UnsafeMutablePointer where Pointee == Keg {
+  /// Takes chunks and a header and makes a slab of free items of them.
+  ///
+  /// Called without the keg lock; may call the kernel.
+  /// - Returns: nil when there is no memory or an item's init failed; nothing is lost.
+  func makeSlab() -> UnsafeMutablePointer<Slab>? {
+    let layout = pointee.layout
+    let heap = pointee.heap
+    guard let span = heap.allocateSpan(layout.byteCount) else { return nil }
+    let header = pointee.headers.take()
+    guard header != 0 else {
+      heap.freeSpan(span)
+      return nil
+    }
+    let base = span.pointee.start
+    let slab = header.pointer(to: Slab.self)
+    slab.initialize(
+      to: Slab(base: base, keg: self, span: span, itemCount: layout.itemCount))
+    slab.markAllFree(itemCount: layout.itemCount)
+    guard initItems(of: slab) else {
+      pointee.headers.give(header)
+      heap.freeSpan(span)
+      return nil
+    }
+    heap.pageMap(ofOwn: base).enter(
+      slab, bin: pointee.bin, at: base, chunkCount: layout.chunkCount)
+    return slab
+  }
+
+  /// Calls init for every item; on failure fini for those done, in reverse (U03).
+  private func initItems(of slab: UnsafeMutablePointer<Slab>) -> Bool {
+    guard let itemInit = pointee.itemInit else { return true }
+    let size = Int(bitPattern: pointee.itemSize)
+    var i: UInt = 0
+    while i < pointee.layout.itemCount {
+      if itemInit(item(i, of: slab), size, 0) != 0 {
+        while i > 0 {
+          i &-= 1
+          pointee.itemFini?(item(i, of: slab), size)
+        }
+        return false
+      }
+      i &+= 1
+    }
+    return true
+  }
+
+  private func item(_ index: UInt, of slab: UnsafeMutablePointer<Slab>) -> UnsafeMutableRawPointer? {
+    UnsafeMutableRawPointer(bitPattern: slab.pointee.base &+ index &* pointee.layout.stride)
+  }
+
+  /// Takes all free slabs but one off the keg. Called with the lock held.
+  func detachSurplus() -> UnsafeMutablePointer<Slab>? {
+    pointee.free.count > 1 ? detachFree(keeping: 1) : nil
+  }
+
+  private func detachFree(keeping kept: Int) -> UnsafeMutablePointer<Slab>? {
+    if pointee.flags.contains(.noFree) { return nil }
+    var chain: UnsafeMutablePointer<Slab>? = nil
+    while pointee.free.count > kept, let slab = pointee.free.popFirst() {
+      slab.pointee.next = chain
+      chain = slab
+      pointee.slabCount &-= 1
+      pointee.slabsReturned &+= 1
+      pointee.freeCount &-= pointee.layout.itemCount
+    }
+    return chain
+  }
+
+  /// Returns a chain of free slabs to the heap. Called without the keg lock.
+  func returnSlabs(_ chain: UnsafeMutablePointer<Slab>?) {
+    var next = chain
+    while let slab = next {
+      next = slab.pointee.next
+      if let itemFini = pointee.itemFini {
+        var i: UInt = 0
+        while i < pointee.layout.itemCount {
+          itemFini(item(i, of: slab), Int(bitPattern: pointee.itemSize))
+          i &+= 1
+        }
+      }
+      let base = slab.pointee.base
+      let span = slab.pointee.span
+      pointee.heap.pageMap(ofOwn: base).clear(at: base, chunkCount: pointee.layout.chunkCount)
+      pointee.headers.give(slab.address)
+      pointee.heap.freeSpan(span)
+    }
+  }
+
+  /// Returns every free slab to the heap (U15).
+  package func drain() {
+    pointee.lock.lock()
+    let chain = detachFree(keeping: 0)
+    pointee.lock.unlock()
+    returnSlabs(chain)
+  }
+
+  /// Calls `body` with every slab. Called with the lock held.
+  package func forEachSlab(_ body: (UnsafeMutablePointer<Slab>) -> Void) {
+    pointee.full.forEach(body)
+    pointee.free.forEach(body)
+    var i = 0
+    while i < 8 {
+      pointee.partial[i].forEach(body)
+      i &+= 1
+    }
+  }
+
+  /// Real in the INVARIANTS build: lists, counts and bitmaps agree.
+  package func checkInvariants() {
+    #if INVARIANTS
+      pointee.lock.lock()
+      var slabs: UInt = 0
+      var free: UInt = 0
+      forEachSlab { slab in
+        slabs += 1
+        free += UInt(slab.pointee.freeCount)
+        invariant(list(for: slab) == slab.pointee.list, "keg: slab on the wrong list")
+        slab.checkInvariants(itemCount: pointee.layout.itemCount)
+      }
+      invariant(slabs == pointee.slabCount, "keg: slabCount differs from the lists")
+      invariant(free == pointee.freeCount, "keg: freeCount differs from the slabs")
+      pointee.lock.unlock()
+    #endif
+  }
+}
