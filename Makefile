@@ -165,7 +165,8 @@ install: all
 	install -m 644 $(OUT)/include/* $(DESTDIR)$(PREFIX)/include
 	install -m 755 $(OUT)/lib/libkegmalloc.so $(DESTDIR)$(PREFIX)/lib
 	ln -sf libkegmalloc.so $(DESTDIR)$(PREFIX)/lib/libkegmalloc.so.1
-	install -m 644 $(OUT)/lib/pkgconfig/* $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' shim/kegmalloc.pc.in \
+	  > $(DESTDIR)$(PREFIX)/lib/pkgconfig/kegmalloc.pc
 	install -m 644 $(OUT)/share/man/man1/* $(DESTDIR)$(PREFIX)/share/man/man1
 
 clean:
