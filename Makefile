@@ -31,10 +31,10 @@ endif
 
 SWIFTFLAGS := -enable-experimental-feature Embedded -wmo -parse-as-library \
   $(OPTIMISE) -no-allocations -Xfrontend -function-sections \
-  -swift-version 6 -package-name keg -g -Xcc -ftls-model=initial-exec -Xcc -fPIC \
+  -swift-version 6 -package-name keg -g -dwarf-version=4 -Xcc -ftls-model=initial-exec -Xcc -fPIC \
   -Xcc -fvisibility=hidden -I shim/Platform/include
 
-CFLAGS := -O2 -g -fPIC -std=gnu11 -Wall -Wextra -Werror -fno-builtin-malloc \
+CFLAGS := -O2 -gdwarf-4 -fPIC -std=gnu11 -Wall -Wextra -Werror -fno-builtin-malloc \
   -ftls-model=initial-exec -fvisibility=hidden -ffunction-sections \
   -fno-omit-frame-pointer -I shim/Platform/include
 LDFLAGS := -shared -fuse-ld=lld -Wl,--gc-sections,-z,now,-z,relro,-z,nodelete \
