@@ -30,23 +30,35 @@ private var selectors: UInt { 0x002B_0000_0000_0033 }
 @inline(never)
 private func searchStack() -> Bool {
   let hasWatch = keg_set_signal_watch()
-  var address = keg_stack_pointer().roundedUp(to: 8)
-  var pageEnd = (address &+ 1).roundedUp(to: 4096)
-  // A handler's own frames and the kernel's (up to 11 KiB of registers with AMX)
-  // lie in between. Without the watch this is asked too often to look as far.
-  var pages = hasWatch ? 8 : 2
-  while true {
-    while address < pageEnd {
-      if address.word == selectors, isOurs((address &- 16).word) {
+  // The selectors lie some 200 bytes above the handler's own frames. Without the
+  // watch this is asked too often to look as far as 32 KiB.
+  var address = keg_stack_pointer().roundedDown(to: 64)
+  let end = address &+ (hasWatch ? 32768 : 2048)
+  while address < end {
+    // Page by page: what lies behind the end of the stack may not be readable.
+    let pageEnd = min((address &+ 1).roundedUp(to: 4096), end)
+    var found = keg_find_word(address, pageEnd, UInt64(selectors))
+    while found != 0 {
+      if isOurs((found &- 16).word) {
         keg_clear_signal_watch()
         return true
       }
-      address = address &+ 8
+      found = findAgain(behind: found, pageEnd)
     }
-    pages &-= 1
-    if pages == 0 || !keg_is_readable(pageEnd) { return false }
-    pageEnd = pageEnd &+ 4096
+    address = pageEnd
+    if address < end, !keg_is_readable(address) { return false }
   }
+  return false
+}
+
+/// The next such word behind `found`: first in the rest of its 64 bytes.
+private func findAgain(behind found: UInt, _ end: UInt) -> UInt {
+  var address = found &+ 8
+  while !address.isMultiple(ofPowerOfTwo: 64) {
+    if address.word == selectors { return address }
+    address = address &+ 8
+  }
+  return address < end ? keg_find_word(address, end, UInt64(selectors)) : 0
 }
 
 @inline(__always)

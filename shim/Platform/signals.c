@@ -1,4 +1,5 @@
 // signals.c: the watch that tells whether a signal came (Malloc/Signals.swift).
+#include <emmintrin.h>
 #include <linux/rseq.h>
 
 #include "platform.h"
@@ -45,6 +46,22 @@ bool keg_set_signal_watch(void) {
 void keg_clear_signal_watch(void) {
   uint64_t *word = watched_word();
   if (word) __atomic_store_n(word, 0, __ATOMIC_RELAXED);
+}
+
+// The stack is other functions' memory: no sanitizer may look over our shoulder.
+__attribute__((no_sanitize("address", "thread"))) uintptr_t keg_find_word(
+    uintptr_t start, uintptr_t end, uint64_t word) {
+  const __m128i wanted = _mm_set1_epi64x((long long)word);
+  for (uintptr_t line = start; line < end; line += 64) {
+    const __m128i *part = (const __m128i *)line;
+    __m128i equal = _mm_or_si128(
+        _mm_or_si128(_mm_cmpeq_epi32(part[0], wanted), _mm_cmpeq_epi32(part[1], wanted)),
+        _mm_or_si128(_mm_cmpeq_epi32(part[2], wanted), _mm_cmpeq_epi32(part[3], wanted)));
+    if (__builtin_expect(_mm_movemask_epi8(equal) == 0, 1)) continue;
+    for (int i = 0; i < 8; i++)
+      if (((const uint64_t *)line)[i] == word) return line + (uintptr_t)i * 8;
+  }
+  return 0;
 }
 
 extern const char __ehdr_start[] KEG_HIDDEN;

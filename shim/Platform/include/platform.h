@@ -179,6 +179,10 @@ extern bool keg_signal_watch_is_set(void) KEG_HIDDEN;
 extern bool keg_set_signal_watch(void) KEG_HIDDEN;
 extern void keg_clear_signal_watch(void) KEG_HIDDEN;
 
+/// The first address in [start, end) that holds `word`, or 0. Both bounds are
+/// multiples of 64; 64 bytes cost about 14 instructions.
+extern uintptr_t keg_find_word(uintptr_t start, uintptr_t end, uint64_t word) KEG_HIDDEN;
+
 /// The machine code of this library.
 extern uintptr_t keg_text_start(void) KEG_HIDDEN;
 extern uintptr_t keg_text_end(void) KEG_HIDDEN;
