@@ -102,11 +102,11 @@ private func allocateGrowing(_ size: UInt) -> UnsafeMutableRawPointer? {
   var new = size > greatestRequest / 2 ? 0 : allocateLarge(size &+ size / 2)
   if new == 0 { new = allocateLarge(size) }
   if new == 0 { return outOfMemory() }
-  if let heap = process.pointee.heap {
-    let map = heap.pageMap(ofOwn: new)
-    if case .span(let span) = map.owner(at: map.index(of: new)) {
-      span.pointee.payload = size.roundedUp(to: process.pointee.pageSize)
-    }
+  // A handler's block may be a mapping of its own, which no page map knows.
+  if let heap = process.pointee.heap, let map = heap.pageMap(for: new),
+    case .span(let span) = map.owner(at: map.index(of: new))
+  {
+    span.pointee.payload = size.roundedUp(to: process.pointee.pageSize)
   }
   return UnsafeMutableRawPointer(bitPattern: new)
 }

@@ -16,7 +16,6 @@ struct Ticker: ~Copyable {
   let lock = Lock(rank: .none)
   /// Time of the last tick, nanoseconds.
   var last: UInt64 = 0
-  var count: UInt = 0
 }
 
 /// Runs a tick if one is due, and honours a request to drain this thread's bins.
@@ -33,11 +32,11 @@ func tick(_ cache: UnsafeMutablePointer<ThreadCache>) {
 func tickIfDue() {
   let now = keg_monotonic_nanoseconds()
   let decay = UInt64(process.pointee.options[.decay]) &* 1_000_000
-  if now &- process.pointee.ticker.last < max(decay / 8, 4_000_000) { return }
+  let interval = max(decay / 8, 4_000_000)
+  if now &- process.pointee.ticker.last < interval { return }
   guard process.pointee.ticker.lock.tryLock() else { return }
-  if let heap = process.pointee.heap, now &- process.pointee.ticker.last >= max(decay / 8, 4_000_000) {
+  if let heap = process.pointee.heap, now &- process.pointee.ticker.last >= interval {
     process.pointee.ticker.last = now
-    process.pointee.ticker.count &+= 1
     heap.pointee.now = now
     process.pointee.forEachZone { $0.tick() }
     heap.agePeak(by: 64)
@@ -85,12 +84,10 @@ func requestDrains() {
   let entry = enter()
   defer { leave(entry) }
   if case .emergency = entry { return 0 }
-  guard let heap = process.pointee.heap else { return 0 }
-  requestDrains()
-  if case .bins(let cache) = entry {
-    cache.pointee.drainRequest.store(0, ordering: .relaxed)
-    cache.flush()
-  }
-  process.pointee.forEachZone { $0.reclaim(.drainCPU) }
-  return heap.purge(notAfter: .max) > 0 ? 1 : 0
+  guard case .bins(let cache) = entry else { return reclaimAll() ? 1 : 0 }
+  cache.flush()
+  let didPurge = reclaimAll()
+  // reclaimAll asks every thread, this one too, which has nothing left.
+  cache.pointee.drainRequest.store(0, ordering: .relaxed)
+  return didPurge ? 1 : 0
 }

@@ -77,7 +77,6 @@ package struct Totals {
   /// Free items and tails of slabs.
   package var freeInSlabs: UInt = 0
   package var usedLarge: UInt = 0
-  package var largeCount: UInt = 0
   /// Free spans that may hold dirty pages, and those known to be zero.
   package var dirty: UInt = 0
   package var clean: UInt = 0

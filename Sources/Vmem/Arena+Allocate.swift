@@ -56,6 +56,11 @@ extension UnsafeMutablePointer where Pointee == Arena {
   private func allocateThoroughly(_ size: UInt) -> TagPointer? {
     guard lockWithTags() else { return nil }
     defer { pointee.lock.unlock() }
+    return takeFitting(size)
+  }
+
+  /// Instant fit, then best fit. Called with the lock held and tags in hand.
+  private func takeFitting(_ size: UInt) -> TagPointer? {
     guard
       let free = pointee.quickFit(size) ?? pointee.dirty.exactOrderFit(size)
         ?? pointee.clean.exactOrderFit(size)
@@ -67,11 +72,7 @@ extension UnsafeMutablePointer where Pointee == Arena {
   private func importAndTake(_ size: UInt) -> TagPointer? {
     guard importLocking(size) else { return nil }
     defer { pointee.lock.unlock() }
-    guard
-      let free = pointee.quickFit(size) ?? pointee.dirty.exactOrderFit(size)
-        ?? pointee.clean.exactOrderFit(size)
-    else { return nil }
-    return pointee.takeFront(free, size)
+    return takeFitting(size)
   }
 
   /// The last resort: a run of free neighbours, some clean and some dirty.
