@@ -56,7 +56,7 @@ ALIASES := malloc=keg_malloc free=keg_free calloc=keg_calloc realloc=keg_realloc
   _ZdaPvmSt11align_val_t=keg_free
 LDFLAGS += $(foreach alias,$(ALIASES),-Wl,--defsym=$(alias))
 
-LAYERS  := Base Pages Vmem Keg SizeClass Zone Stats Malloc
+LAYERS  := Base Suppressions Pages Vmem Keg SizeClass Zone Stats Malloc
 DIR     := $(BUILD)/$(VARIANT)
 MODULES := $(LAYERS:%=$(DIR)/%.swiftmodule)
 C_FILES := $(wildcard shim/Platform/*.c shim/Exports/*.c)

@@ -39,10 +39,11 @@ let package = Package(
     layer("SizeClass", below: ["Base"]),
     layer("Zone", below: ["Base", "Pages", "Vmem", "Keg"]),
     layer("Stats", below: ["Base", "Pages", "Vmem", "Keg", "SizeClass", "Zone"]),
+    layer("Suppressions", below: []),
     layer("Malloc", below: ["Platform", "Base", "Pages", "Vmem", "Keg", "SizeClass", "Zone", "Stats"]),
     .executableTarget(
       name: "kegmalloc",
-      dependencies: ["Base", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      dependencies: ["Base", "Suppressions", .product(name: "ArgumentParser", package: "swift-argument-parser")],
       path: "tools/kegmalloc"),
     // Starts and measures one command for `kegmalloc compare`. It must stay as small
     // as a C program gets (see its head comment): no Swift runtime is linked into it.
@@ -66,6 +67,7 @@ let package = Package(
     tests(of: "Zone", using: ["Base", "Pages", "Vmem", "Keg", "Zone", "TestSupport"]),
     tests(
       of: "Stats", using: ["Base", "Pages", "Vmem", "Keg", "Zone", "Stats", "TestSupport"]),
+    tests(of: "Suppressions", using: ["Suppressions"]),
     tests(of: "kegmalloc", using: ["kegmalloc"]),
     tests(of: "Codegen", using: [], exclude: ["fastpath.golden"]),
     tests(of: "Preload", using: [], exclude: ["Fixtures", "Programs", "exports.golden"]),
