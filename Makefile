@@ -6,8 +6,8 @@
 #   make bench    the race              make install PREFIX=/usr/local
 #
 # Package.swift builds the same sources as ordinary Swift for the tests and the
-# command. Here each layer becomes an Embedded Swift module, lowest first; only the
-# top one is compiled to an object, and everything below is inlined into it.
+# command. Here each layer becomes an Embedded Swift module, lowest first; only those
+# that C calls are compiled to objects, and everything below is inlined into them.
 
 OUT      ?= out
 BUILD    := $(OUT)/build
@@ -56,11 +56,14 @@ ALIASES := malloc=keg_malloc free=keg_free calloc=keg_calloc realloc=keg_realloc
   _ZdaPvmSt11align_val_t=keg_free
 LDFLAGS += $(foreach alias,$(ALIASES),-Wl,--defsym=$(alias))
 
-LAYERS  := Base Suppressions Pages Vmem Keg SizeClass Zone Stats Malloc
+LAYERS  := Base Suppressions Pages Vmem Keg SizeClass Zone Stats Malloc ZoneAPI
+# Layers with functions that C calls: each gets an object of its own. What they use
+# of other layers is inlined, or merged by the linker.
+ENTRIES := Malloc ZoneAPI
 DIR     := $(BUILD)/$(VARIANT)
 MODULES := $(LAYERS:%=$(DIR)/%.swiftmodule)
 C_FILES := $(wildcard shim/Platform/*.c shim/Exports/*.c)
-OBJECTS := $(C_FILES:shim/%.c=$(DIR)/%.o) $(DIR)/Malloc.o
+OBJECTS := $(C_FILES:shim/%.c=$(DIR)/%.o) $(ENTRIES:%=$(DIR)/%.o)
 HEADERS := $(wildcard shim/Platform/include/*)
 LIBRARY := $(DIR)/libkegmalloc.so
 
@@ -120,8 +123,11 @@ $(foreach layer,$(LAYERS),\
   $(eval $(call LAYER_RULE,$(layer),$(BELOW)))\
   $(eval BELOW += $(DIR)/$(layer).swiftmodule))
 
-$(DIR)/Malloc.o: $(wildcard Sources/Malloc/*.swift) $(filter-out $(DIR)/Malloc.swiftmodule,$(MODULES))
-	$(SWIFTC) $(SWIFTFLAGS) -I $(DIR) -c -module-name Malloc -o $@ $(filter Sources/Malloc/%,$^)
+define ENTRY_RULE
+$(DIR)/$(1).o: $(wildcard Sources/$(1)/*.swift) $(DIR)/$(1).swiftmodule
+	$$(SWIFTC) $$(SWIFTFLAGS) -I $(DIR) -c -module-name $(1) -o $$@ $$(filter Sources/$(1)/%,$$^)
+endef
+$(foreach layer,$(ENTRIES),$(eval $(call ENTRY_RULE,$(layer))))
 
 # ---- verbs ------------------------------------------------------------------
 

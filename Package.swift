@@ -41,6 +41,9 @@ let package = Package(
     layer("Stats", below: ["Base", "Pages", "Vmem", "Keg", "SizeClass", "Zone"]),
     layer("Suppressions", below: []),
     layer("Malloc", below: ["Platform", "Base", "Pages", "Vmem", "Keg", "SizeClass", "Zone", "Stats"]),
+    layer(
+      "ZoneAPI",
+      below: ["Platform", "Base", "Pages", "Vmem", "Keg", "SizeClass", "Zone", "Stats", "Malloc"]),
     .executableTarget(
       name: "kegmalloc",
       dependencies: ["Base", "Suppressions", .product(name: "ArgumentParser", package: "swift-argument-parser")],

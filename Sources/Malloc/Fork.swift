@@ -24,7 +24,7 @@ func forkPrepare() {
   }
   // Handlers between here and the end of fork are served by the pool.
   setThreadBins(keg_bins_busy())
-  forEachLock { $0.lock() }
+  forEachLock(.take)
   process.pointee.forkOwner = keg_thread_pointer()
   process.pointee.forkBins = bins
 }
@@ -32,7 +32,7 @@ func forkPrepare() {
 /// pthread_atfork's parent.
 func forkParent() {
   guard isRunning, let bins = endFork() else { return }
-  forEachLock { $0.unlock() }
+  forEachLock(.drop)
   setThreadBins(bins)
 }
 
@@ -40,7 +40,7 @@ func forkParent() {
 func forkChild() {
   guard isRunning else { return }
   let bins = endFork() ?? keg_get_thread_bins()
-  forEachLock { $0.reset() }
+  forEachLock(.reset)
   keg_mark_process { forkOrphaned() }
   process.pointee.hasBackgroundThread = false
   adoptOrphans(own: bins)
@@ -51,7 +51,7 @@ func forkChild() {
 /// not in this process. What that one left half done may be wrong; POSIX lets such
 /// a child call async-signal-safe functions only. It shall not hang at least.
 func forkOrphaned() {
-  forEachLock { $0.reset() }
+  forEachLock(.reset)
   process.pointee.hasBackgroundThread = false
   process.pointee.forkOwner = 0
 }
@@ -67,21 +67,25 @@ private func endFork() -> UInt? {
   return process.pointee.forkBins
 }
 
-/// Calls `body` with every lock, in rank order.
-private func forEachLock(_ body: (borrowing Lock) -> Void) {
+/// Takes, drops or resets every lock, in rank order.
+private func forEachLock(_ action: LockAction) {
   guard let heap = process.pointee.heap else { return }
-  body(bootLock)
-  body(process.pointee.threadListLock)
-  process.pointee.threads.forEach { body($0.pointee.lock) }
-  body(process.pointee.ticker.lock)
-  body(process.pointee.registryLock)
-  process.pointee.forEachZone { body($0.pointee.lock) }
-  process.pointee.forEachZone { if let keg = $0.pointee.keg { body(keg.pointee.lock) } }
-  body(heap.pointee.lock)
-  body(heap.pointee.arena.pointee.lock)
-  body(heap.pointee.outsideArena.pointee.lock)
-  body(heap.pointee.outside.lock)
-  body(heap.pointee.metadata.pointee.lock)
+  let above = process.pointee.layerAbove
+  action.apply(to: bootLock)
+  action.apply(to: process.pointee.threadListLock)
+  process.pointee.threads.forEach { action.apply(to: $0.pointee.lock) }
+  action.apply(to: process.pointee.ticker.lock)
+  action.apply(to: process.pointee.registryLock)
+  process.pointee.forEachZone { action.apply(to: $0.pointee.lock) }
+  above.forEachLock(.zones, action)
+  process.pointee.forEachZone { if let keg = $0.pointee.keg { action.apply(to: keg.pointee.lock) } }
+  above.forEachLock(.kegs, action)
+  action.apply(to: heap.pointee.lock)
+  above.forEachLock(.arenas, action)
+  action.apply(to: heap.pointee.arena.pointee.lock)
+  action.apply(to: heap.pointee.outsideArena.pointee.lock)
+  action.apply(to: heap.pointee.outside.lock)
+  action.apply(to: heap.pointee.metadata.pointee.lock)
 }
 
 /// Hands the cached items of threads that are not in this process to the zones.

@@ -61,6 +61,7 @@ struct Process: ~Copyable {
   /// What signal handlers over slow paths freed; see `deferFree`.
   let deferred: Atomic<UInt>
   var emergency: EmergencyPool
+  var layerAbove: LayerAbove
 
   init() {
     threadListLock = Lock(rank: .threadList)
@@ -81,6 +82,7 @@ struct Process: ~Copyable {
     forksInHandlers = 0
     deferred = Atomic(0)
     emergency = EmergencyPool()
+    layerAbove = LayerAbove()
   }
 
   /// The zone of class `index`, if it was ever used.

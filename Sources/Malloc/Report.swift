@@ -127,6 +127,7 @@ private func writePools(_ text: inout Text) {
 /// keg_reclaim of kegmalloc.h: 0 or EINVAL.
 @c public func keg_reclaim(_ level: Int32) -> Int32 {
   guard level >= 1, level <= 3 else { return 22 /* EINVAL */ }
+  if isRunning { process.pointee.layerAbove.reclaim?(level) }
   if level == 3 {
     _ = keg_trim(0)
     return 0

@@ -39,6 +39,7 @@ func tickIfDue() {
     process.pointee.ticker.last = now
     heap.pointee.now = now
     process.pointee.forEachZone { $0.tick() }
+    process.pointee.layerAbove.tick?(now)
     heap.agePeak(by: 64)
     if now > decay { _ = heap.purge(notAfter: now &- decay) }
   }

@@ -20,6 +20,8 @@ static char dead[KEG_BINS_BYTES] __attribute__((aligned(64)));
 
 __thread uintptr_t keg_thread_bins = (uintptr_t)unattached + HEADER_BYTES;
 
+__thread uintptr_t keg_thread_section;
+
 uintptr_t keg_bins_unattached(void) {
   return (uintptr_t)unattached + HEADER_BYTES;
 }

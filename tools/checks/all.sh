@@ -37,7 +37,7 @@ check "it has a build-id and unwind tables" \
   "$(readelf -SW "$LIBRARY" | grep -q '\.note\.gnu\.build-id' || echo 'no build-id'
      readelf -SW "$LIBRARY" | grep -q '\.eh_frame ' || echo 'no .eh_frame')"
 check "no global is made lazily under swift_once" \
-  "$(nm "$BUILD/Malloc.o" | grep '_Wz$')"
+  "$(nm "$BUILD"/Malloc.o "$BUILD"/ZoneAPI.o | grep '_Wz$')"
 check "only Pages and the shim make system calls on memory" \
   "$(core | grep -v '^Sources/Pages/' | xargs grep -nE 'KEG_SYS_(mmap|munmap|mprotect|madvise|mremap)')"
 check "the core uses die, not what -Ounchecked deletes" \

@@ -55,6 +55,14 @@ static inline void keg_set_thread_bins(uintptr_t bins) {
   keg_thread_bins = bins;
 }
 
+/// Where the calling thread's section lies (Malloc/Section.swift); 0 when it is in none.
+extern __thread uintptr_t keg_thread_section
+    __attribute__((tls_model("initial-exec"))) KEG_HIDDEN;
+static inline uintptr_t keg_get_section(void) { return keg_thread_section; }
+static inline void keg_set_section(uintptr_t section) {
+  keg_thread_section = section;
+}
+
 /// Arrays of bins shared by every thread in the state of their name; all empty,
 /// never written. `unattached` must be what TLS starts with.
 enum { KEG_BINS_BYTES = 4096 + 256 };

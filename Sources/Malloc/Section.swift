@@ -1,0 +1,121 @@
+// Section.swift: how the layers above Malloc use the locks below it.
+//
+// A call of the zone or arena API works under locks of the core, and so must be
+// inside the allocator as malloc's own slow path is: a signal handler that comes in
+// between must find TLS busy and take none of them. But a constructor or an import
+// function belongs to the program and may itself allocate; for it the thread steps
+// outside again.
+//
+//   keg_… ──▶ inSection { … locks … outsideSection { the program's function } … locks … }
+//             enter                 leave                            enter        leave
+//
+// The entry of the section lies on its stack; TLS says where. A function of the
+// program must return: one that longjmps or throws out of it leaves the thread as
+// it is outside, which is safe, but the API call is half done.
+//
+// The layer above also owns locks that fork must take, caches that a reclaim must
+// drain and periodic work: `LayerAbove` is how it is told.
+
+import Base
+import Keg
+import Platform
+
+/// How a section came out.
+package enum SectionResult: UInt8 {
+  /// The body has run.
+  case done
+  /// A signal handler over the allocator itself: nothing can be waited for.
+  case inHandler
+  /// The allocator has no address space or memory to start with.
+  case noMemory
+}
+
+/// Runs `body` inside the allocator.
+@inline(__always)
+package func inSection(_ body: () -> Void) -> SectionResult {
+  var entry = enter()
+  if case .emergency = entry { return .inHandler }
+  guard isRunning else {
+    leave(entry)
+    return .noMemory
+  }
+  let outer = keg_get_section()
+  withUnsafeMutablePointer(to: &entry) {
+    keg_set_section(UInt(bitPattern: UnsafeMutableRawPointer($0)))
+    body()
+  }
+  keg_set_section(outer)
+  leave(entry)
+  return .done
+}
+
+/// Runs `body`, a function of the program, outside. Called in a section with no
+/// lock held.
+@inline(__always)
+package func outsideSection(_ body: () -> Void) {
+  let section = keg_get_section()
+  let entry = section.pointer(to: Entry.self)
+  leave(entry.pointee)
+  keg_set_section(0)
+  body()
+  keg_set_section(section)
+  entry.pointee = enter()
+}
+
+/// The heap of the process; only in a section.
+package var sharedHeap: UnsafeMutablePointer<Heap> {
+  process.pointee.heap.unsafelyUnwrapped  // a section runs after boot
+}
+
+/// What fork does to a lock.
+package enum LockAction: UInt8 {
+  case take
+  case drop
+  /// In the child: its holder does not exist there.
+  case reset
+
+  @inline(__always)
+  package func apply(to lock: borrowing Lock) {
+    switch self {
+    case .take: lock.lock()
+    case .drop: lock.unlock()
+    case .reset: lock.reset()
+    }
+  }
+}
+
+/// Which locks of the layer above: fork takes all locks in the order of their ranks.
+package enum LockStage: UInt8 {
+  case zones
+  case kegs
+  case arenas
+}
+
+/// The functions of the layer above; nil, and `state` 0, until it is first used.
+package struct LayerAbove {
+  /// Where the layer keeps its own state, in metadata.
+  package var state: UInt = 0
+  package var forEachLock: (@convention(c) (_ stage: UInt8, _ action: UInt8) -> Void)?
+  /// Called once a tick by one thread, inside the allocator, without locks but the
+  /// ticker's and, often, the caller's thread cache.
+  package var tick: (@convention(c) (_ now: UInt64) -> Void)?
+  /// Gives back what the layer caches; `level` as of keg_reclaim. Called outside the
+  /// allocator: it may call the program's functions, in sections of its own.
+  package var reclaim: (@convention(c) (_ level: Int32) -> Void)?
+
+  package init() {}
+
+  func forEachLock(_ stage: LockStage, _ action: LockAction) {
+    forEachLock?(stage.rawValue, action.rawValue)
+  }
+}
+
+/// Used under the registry's lock of the layer above, or where nothing else runs.
+package var layerAbove: UnsafeMutablePointer<LayerAbove> {
+  withUnsafeMutablePointer(to: &process.pointee.layerAbove) { $0 }
+}
+
+/// Protects the making of the layer's state, and its lists.
+package var registryLock: UnsafePointer<Lock> {
+  withUnsafePointer(to: process.pointee.registryLock) { $0 }
+}
