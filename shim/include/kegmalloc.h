@@ -1,13 +1,20 @@
 /*
  * kegmalloc.h: what a program can ask of the allocator beyond malloc(3).
  *
- * Link with -lkegmalloc, or run under LD_PRELOAD and look the functions up with
- * dlsym. All functions may be called by any thread at any time; none keeps what is
- * passed to it. malloc, free and the rest of the C and C++ surface have their usual
- * headers.
+ * Link with -lkegmalloc (pkg-config kegmalloc), or run under LD_PRELOAD and look the
+ * functions up with dlsym; a linked program that is preloaded too has one allocator.
+ * malloc, free and the rest of the C and C++ surface have their usual headers.
+ *
+ * Unless a function says otherwise: any thread may call it at any time; it keeps
+ * nothing that is passed to it; sizes are bytes; int results are 0 or an error number
+ * of errno.h, and pointer results are NULL with errno set; it must not be called by a
+ * signal handler.
  */
 #ifndef KEGMALLOC_H
 #define KEGMALLOC_H
+
+#include <stddef.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -38,10 +45,260 @@ enum keg_reclaim_level {
 };
 
 /*
- * Gives cached items back to their slabs and free pages back to the kernel.
- * Returns 0, or EINVAL for an unknown level.
+ * Gives cached items of all zones back to their slabs and free pages back to the
+ * kernel. Returns 0, or EINVAL for an unknown level. For one zone: keg_zone_reclaim.
  */
 int keg_reclaim(int level);
+
+/* ==== zones =================================================================
+ *
+ * A zone allocates items of one size (FreeBSD uma(9)):
+ *
+ *   thread's array -> depot of full buckets -> keg: slabs -> back end
+ *      no lock            zone lock            keg lock
+ *
+ * A call that the thread's array can serve takes no lock, makes no system call and
+ * costs what malloc of that size costs. Functions of the program are called with no
+ * lock held and may use the allocator; they must return normally.
+ *
+ *   init / fini     an item enters / leaves a slab: what outlives its uses
+ *   zinit / zfini   an item leaves / enters the keg through this zone
+ *   ctor / dtor     every allocation / free
+ *
+ * The zones of malloc are zones of this API as well: keg_zone_find("malloc-64").
+ */
+typedef struct keg_zone keg_zone;
+
+/* Flags of an allocation. Exactly one of the first two; with both or neither the
+ * call waits, and the first ten such calls are reported on standard error. */
+enum keg_alloc_flags {
+  KEG_WAITOK = 1,      /* at the zone's limit: sleep, first come first served */
+  KEG_NOWAIT = 2,      /* at the zone's limit: NULL, EAGAIN */
+  KEG_ZERO = 4,        /* all bytes of the item are zero, before ctor sees it */
+  KEG_NOVM = 8,        /* only what is cached or free in slabs: no system call */
+  KEG_USE_RESERVE = 16 /* may take what keg_zone_reserve keeps back */
+};
+
+/* ctor: prepares an item for its user; non-zero: the allocation fails and the item
+ * goes back without dtor. `arg` is that of keg_zone_alloc_arg, else NULL. */
+typedef int (*keg_ctor)(void *item, size_t size, void *arg, int flags);
+typedef void (*keg_dtor)(void *item, size_t size, void *arg);
+/* init: non-zero is failure; what was initialised before it is undone by fini. */
+typedef int (*keg_init)(void *item, size_t size, int flags);
+typedef void (*keg_fini)(void *item, size_t size);
+
+/* Flags of a zone; 64 bits. */
+#define KEG_ZONE_ZINIT ((uint64_t)1 << 0)    /* items are zero when they enter a slab (not with init) */
+#define KEG_ZONE_NOFREE ((uint64_t)1 << 1)   /* slabs stay until destroy: an address always holds such an item */
+#define KEG_ZONE_ALLFINI ((uint64_t)1 << 2)  /* with NOFREE: destroy calls fini for every free item */
+#define KEG_ZONE_NOTOUCH ((uint64_t)1 << 3)  /* items are not memory; needs a back end; excludes ZERO, ZINIT */
+#define KEG_ZONE_NOBUCKET ((uint64_t)1 << 4) /* no caches: every item goes to and from its slab */
+#define KEG_ZONE_MAXBUCKET ((uint64_t)1 << 5) /* the largest buckets from the start */
+#define KEG_ZONE_REFCNT ((uint64_t)1 << 6)   /* a counter for each item (keg_refcnt); implies NOFREE */
+#define KEG_ZONE_NODUMP ((uint64_t)1 << 7)   /* items are left out of core files (MADV_DONTDUMP) */
+
+/* Where a keg's slabs come from instead of the heap (uma_zone_set_allocf).
+ * alloc: at least `bytes`, aligned for the items, or NULL. flags: the allocation's. */
+struct keg_backend {
+  void *(*alloc)(void *arg, size_t bytes, int flags);
+  void (*free)(void *arg, void *memory, size_t bytes);
+  void *arg;
+};
+
+/* Where a cache zone gets items from and puts them back (uma_zcache_create).
+ * import: stores up to `count` items and returns how many. */
+typedef int (*keg_import)(void *arg, void **items, int count, int flags);
+typedef void (*keg_release)(void *arg, void **items, int count);
+
+/* Everything a zone can be created with; members that are 0 have their default.
+ * Set `struct_size` to sizeof(struct keg_zone_attr). */
+struct keg_zone_attr {
+  size_t struct_size;
+  keg_ctor ctor;
+  keg_dtor dtor;
+  keg_init init;         /* zinit of a secondary or cache zone */
+  keg_fini fini;         /* zfini of a secondary or cache zone */
+  size_t align;          /* a power of two up to 64 KiB; default 16, 8 for items below 16 bytes */
+  uint64_t flags;
+  size_t max_items;      /* as keg_zone_set_max */
+  size_t cache_capacity; /* most items in a bucket; a thread has two. Default by size */
+  struct keg_backend backend;
+  void *buffer;          /* the keg's only slab: caller's memory, which must outlive the zone */
+  size_t buffer_bytes;
+  size_t slab_bytes;     /* of a back end's slab; default: eight items, at least 64 KiB */
+  keg_zone *primary;     /* secondary zone: shares the keg of this one (uma_zsecond_create) */
+  keg_import import;     /* cache zone */
+  keg_release release;
+  void *import_arg;
+};
+
+/* Creates a zone. `name` is copied (31 bytes); where another zone has it, _1, _2, ... is added.
+ * size: 1 byte to 1 MiB (64 KiB with REFCNT), or any number with NOTOUCH.
+ * EINVAL: size, alignment or flags that make no sense. ENOMEM. ENOSPC: 2,047 zones exist. */
+keg_zone *keg_zone_create(const char *name, size_t size, keg_ctor ctor, keg_dtor dtor,
+                          keg_init init, keg_fini fini, size_t align, uint64_t flags);
+keg_zone *keg_zone_create_attr(const char *name, size_t size, const struct keg_zone_attr *attr);
+/* A zone with its own ctor, caches, limit and statistics on the keg of `primary`. */
+keg_zone *keg_zone_create_secondary(const char *name, keg_ctor ctor, keg_dtor dtor,
+                                    keg_init zinit, keg_fini zfini, keg_zone *primary);
+/* UMA's caches over any resource; items are what `import` stores, not NULL. */
+keg_zone *keg_zone_create_cache(const char *name, size_t size, keg_ctor ctor, keg_dtor dtor,
+                                keg_init zinit, keg_fini zfini, keg_import import,
+                                keg_release release, void *arg, uint64_t flags);
+
+/* Destroys a zone that no other thread uses (uma_zdestroy). With live items: EBUSY and
+ * a list of them on standard error, the zone is as before; with KEG_DESTROY_FORCE the
+ * list, and slabs with live items are never used again. A primary zone with secondary
+ * zones, and a zone of malloc: EBUSY. Destroying twice: EINVAL, as long as no new zone
+ * has taken its place. */
+enum { KEG_DESTROY_FORCE = 1 };
+int keg_zone_destroy(keg_zone *zone, int flags);
+
+/* An item (uma_zalloc). The caller owns it until it frees it to the same zone.
+ * NULL: ENOMEM, no memory, and the drain hook did not help; EAGAIN: limit; EINTR: a
+ * signal handler that interrupted the allocator; ECANCELED: ctor failed. */
+void *keg_zone_alloc(keg_zone *zone, int flags);
+void *keg_zone_alloc_arg(keg_zone *zone, void *arg, int flags);
+/* The same, waiting at most `milliseconds` at the limit: ETIMEDOUT. */
+void *keg_zone_alloc_timeout(keg_zone *zone, void *arg, int flags, unsigned milliseconds);
+/* Frees an item; NULL is ignored (uma_zfree). An item of another zone, a double free
+ * or an address inside an item ends the process with a message, at the latest when it
+ * reaches its slab; free(3) of an item does so at once. */
+void keg_zone_free(keg_zone *zone, void *item);
+void keg_zone_free_arg(keg_zone *zone, void *item, void *arg);
+/* Waits until the zone can give an item: allocates one with WAITOK and frees it (uma_zwait). */
+int keg_zone_wait(keg_zone *zone);
+
+/* As n calls of the above, three times faster from 64 on (kmem_cache_alloc_bulk).
+ * alloc: the number of items stored, 0 ... n; fewer: errno says why; WAITOK waits at
+ * the limit before each item that it has no room for. */
+size_t keg_zone_alloc_bulk(keg_zone *zone, void **items, size_t n, int flags);
+void keg_zone_free_bulk(keg_zone *zone, void **items, size_t n);
+
+/* The zone of that name, or NULL and ENOENT. */
+keg_zone *keg_zone_find(const char *name);
+/* Valid until the zone is destroyed. */
+const char *keg_zone_name(keg_zone *zone);
+size_t keg_zone_size(keg_zone *zone);
+
+/* ---- limits -------------------------------------------------------------------
+ * A limit counts items in use and cached. Zones with a limit use arrays per CPU with
+ * a lock that is only tried, so that what others have cached is drained before a
+ * caller fails or sleeps. */
+
+/* Sets the most items, at once; 0: no limit. Returns what is in force. Below use:
+ * nothing is taken away, and nobody gets an item until enough are freed. For a zone
+ * of malloc: malloc returns NULL at the limit. */
+size_t keg_zone_set_max(keg_zone *zone, size_t items);
+size_t keg_zone_get_max(keg_zone *zone);
+/* Most items in the depot (uma_zone_set_maxcache). */
+void keg_zone_set_maxcache(keg_zone *zone, size_t items);
+/* Items in use; approximate while other threads are in the zone. */
+size_t keg_zone_get_cur(keg_zone *zone);
+/* Whether threads sleep at the limit now. */
+int keg_zone_exhausted(keg_zone *zone);
+/* Printed when the limit refuses or delays somebody, at most every 300 s. The text is
+ * kept, not copied; NULL: none. */
+void keg_zone_set_warning(keg_zone *zone, const char *text);
+/* Called by the thread that meets the limit, before it fails or sleeps. NULL: none. */
+void keg_zone_set_maxaction(keg_zone *zone, void (*action)(keg_zone *zone, void *arg), void *arg);
+/* Called when the back end has no memory, before the one retry; zone NULL: for malloc
+ * and every zone without one of its own (NetBSD pool_set_drain_hook). NULL hook: none. */
+int keg_zone_set_drain_hook(keg_zone *zone, void (*hook)(void *arg), void *arg);
+/* Reclaim keeps slabs for `low` items; wholly free slabs beyond those for `high` items
+ * go back at once. Default 0 and one slab (NetBSD pool_setlowat, pool_sethiwat). */
+int keg_zone_set_watermarks(keg_zone *zone, size_t low, size_t high);
+/* The most bytes that all zones and large blocks may take from the heap; 0: no limit.
+ * Option `limit`. Beyond it malloc returns NULL. Returns the old limit. */
+size_t keg_set_limit(size_t bytes);
+
+/* ---- guarantees -----------------------------------------------------------------*/
+
+/* The last `n` free items are for USE_RESERVE alone (uma_zone_reserve). Allocates nothing. */
+int keg_zone_reserve(keg_zone *zone, size_t n);
+/* Makes slabs for `n` items, resident (uma_prealloc). They stay until a reclaim. */
+int keg_zone_prealloc(keg_zone *zone, size_t n);
+/* Takes address space for `n` items now, and makes them the limit; the zone becomes
+ * NOFREE (uma_zone_reserve_kva). */
+int keg_zone_reserve_va(keg_zone *zone, size_t n);
+
+/* The calling thread's next `n` allocations of plain items (no limit, no ZERO) succeed
+ * without a lock or a system call; n is at most twice the capacity of a bucket: EINVAL.
+ * ENOMEM: fewer were to be had. */
+int keg_prefill(keg_zone *zone, size_t n);
+
+/* A sheaf: items taken and constructed in advance, for those who may not fail
+ * (Linux kmem_cache_prefill_sheaf). One sheaf belongs to one thread and its handlers. */
+typedef struct keg_sheaf keg_sheaf;
+keg_sheaf *keg_sheaf_alloc(keg_zone *zone, size_t n, int flags);
+/* The next item, or NULL when `n` are taken. One fetch-and-subtract: no lock, no system
+ * call, not affected by limits or memory. The only call of a zone for signal handlers. */
+void *keg_sheaf_take(keg_sheaf *sheaf);
+/* Fills the sheaf up to `n` items, at most what it was made for. Not for handlers. */
+int keg_sheaf_refill(keg_sheaf *sheaf, size_t n, int flags);
+/* Items left. */
+size_t keg_sheaf_size(keg_sheaf *sheaf);
+/* Frees the items left and the sheaf. NULL is ignored. Not for handlers. */
+void keg_sheaf_return(keg_sheaf *sheaf);
+
+/* The counter of an item of a REFCNT zone, 0 when its slab is made and then the
+ * program's; it stays readable after the item is freed. Use it atomically. NULL, EINVAL:
+ * no such item (FreeBSD's historic uma_find_refcnt). */
+uint32_t *keg_refcnt(keg_zone *zone, void *item);
+
+/* ---- enumeration and control -------------------------------------------------- */
+
+enum keg_item_state { KEG_ITEM_ALLOCATED = 1, KEG_ITEM_FREE = 2, KEG_ITEM_CACHED = 4, KEG_ITEM_ALL = 7 };
+/* Calls `visit` for every item of the zone's keg in one of the states `which` (with
+ * cache zones: the cached ones), until it returns non-zero; returns that, else 0, or
+ * ENOMEM. The states are of one moment, in which no other thread may be in a zone of
+ * this keg. */
+int keg_zone_foreach(keg_zone *zone, int which,
+                     int (*visit)(void *item, int state, void *arg), void *arg);
+/* keg_reclaim for one zone. */
+int keg_zone_reclaim(keg_zone *zone, int level);
+
+struct keg_zone_stats {
+  size_t size;         /* of an item */
+  size_t stride;       /* from item to item */
+  size_t slabs;        /* of the keg */
+  size_t slab_items;   /* per slab */
+  size_t slab_bytes;   /* all of them */
+  size_t used;         /* items in use; of a shared keg: by all its zones */
+  size_t in_arrays;    /* cached: threads' or CPUs' arrays */
+  size_t in_depot;     /* cached: full buckets */
+  size_t free_items;   /* in slabs */
+  size_t max_items;    /* the limit, 0: none */
+  uint64_t imported;   /* items that came from the keg or import */
+  uint64_t released;   /* items that went back */
+  uint64_t exchanged;  /* items that moved between threads in buckets */
+  uint64_t failures;   /* allocations that failed, for whatever reason */
+  uint64_t sleeps;     /* allocations that slept at the limit */
+  uint64_t sleepers;   /* asleep now */
+  uint64_t bucket_size; /* entries */
+};
+/* Figures of one moment; `size` is sizeof(struct keg_zone_stats). */
+int keg_zone_stats(keg_zone *zone, struct keg_zone_stats *stats, size_t size);
+
+/* Reads and writes figures by name, as mallctl(3) does:
+ *
+ *   zone.<name>.size flags bucket_size bucket_size_max
+ *              .keg.{name,rsize,ppera,ipers,align,reserve,efficiency}
+ *              .keg.domain.0.{pages,free_items,free_slabs}
+ *              .limit.{items,max_items*,sleepers,sleeps,bucket_max*}
+ *              .domain.0.{nitems,imax,imin,bimin,wss,limin,timin}
+ *              .stats.{current,allocs,frees,fails,xdomain}   .mtbf*
+ *   limit* mtbf*                                      of the process
+ *
+ * In <name>, . / \ - and space are written _ (or as they are). Numbers are uint64_t,
+ * texts NUL-terminated; leaves with * can be written. `old` may be NULL, or has room
+ * for *old_size bytes, which is set to what was needed; `value` may be NULL.
+ * ENOENT: no such name. EINVAL: a size that does not fit. EPERM: not to be written. */
+int keg_ctl(const char *name, void *old, size_t *old_size, const void *value, size_t value_size);
+
+/* Fault injection: on average one in `n` allocations that need not wait fails; 0: none.
+ * zone NULL: malloc and all zones (libumem umem_setmtbf; option `mtbf`). */
+int keg_set_mtbf(keg_zone *zone, unsigned n);
 
 #ifdef __cplusplus
 }
