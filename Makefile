@@ -32,14 +32,14 @@ endif
 SWIFTFLAGS := -enable-experimental-feature Embedded -wmo -parse-as-library \
   $(OPTIMISE) -no-allocations -Xfrontend -function-sections \
   -swift-version 6 -package-name keg -g -dwarf-version=4 -Xcc -ftls-model=initial-exec -Xcc -fPIC \
-  -Xcc -fvisibility=hidden -I shim/Platform/include
+  -Xcc -fvisibility=hidden -I shim/Platform/include -I shim/Debug/include
 
 CFLAGS := -O2 -gdwarf-4 -fPIC -std=gnu11 -Wall -Wextra -Werror -fno-builtin-malloc \
   -ftls-model=initial-exec -fvisibility=hidden -ffunction-sections \
-  -fno-omit-frame-pointer -I shim/Platform/include
+  -fno-omit-frame-pointer -I shim/Platform/include -I shim/Debug/include
 LDFLAGS := -shared -fuse-ld=lld -Wl,--gc-sections,-z,now,-z,relro,-z,nodelete \
   -Wl,--build-id=sha1,--eh-frame-hdr,-soname,libkegmalloc.so.1 \
-  -Wl,-Bsymbolic-functions -Wl,--version-script=shim/exports.map \
+  -Wl,-Bsymbolic-functions \
   -Wl,-z,undefs -nostdlib
 
 # Names of the C and C++ libraries for functions of ours: no jump in between.
@@ -54,9 +54,30 @@ ALIASES := malloc=keg_malloc free=keg_free calloc=keg_calloc realloc=keg_realloc
   _ZdaPvSt11align_val_t=keg_free _ZdlPvSt11align_val_tRKSt9nothrow_t=keg_free \
   _ZdaPvSt11align_val_tRKSt9nothrow_t=keg_free _ZdlPvmSt11align_val_t=keg_free \
   _ZdaPvmSt11align_val_t=keg_free
-LDFLAGS += $(foreach alias,$(ALIASES),-Wl,--defsym=$(alias))
+COMMON_LDFLAGS := $(LDFLAGS)
+LDFLAGS += -Wl,--version-script=shim/exports.map $(foreach alias,$(ALIASES),-Wl,--defsym=$(alias))
 
-LAYERS  := Base Suppressions Pages Vmem Keg SizeClass Zone Stats Malloc ZoneAPI
+# In the debug library they are those of the layer Debug (shim/Exports/operators.c
+# defines the operators new there).
+DEBUG_ALIASES := malloc=keg_debug_malloc free=keg_debug_free calloc=keg_debug_calloc \
+  realloc=keg_debug_realloc reallocarray=keg_debug_reallocarray \
+  posix_memalign=keg_debug_posix_memalign aligned_alloc=keg_debug_aligned_alloc \
+  memalign=keg_debug_aligned_alloc valloc=keg_debug_valloc pvalloc=keg_debug_pvalloc \
+  malloc_usable_size=keg_debug_usable_size malloc_trim=keg_trim cfree=keg_debug_free \
+  free_sized=keg_debug_free_sized free_aligned_sized=keg_debug_free_aligned_sized \
+  _ZdlPv=keg_debug_delete _ZdaPv=keg_debug_delete_array \
+  _ZdlPvm=keg_debug_delete_sized _ZdaPvm=keg_debug_delete_array_sized \
+  _ZdlPvRKSt9nothrow_t=keg_debug_delete _ZdaPvRKSt9nothrow_t=keg_debug_delete_array \
+  _ZdlPvSt11align_val_t=keg_debug_delete_aligned \
+  _ZdaPvSt11align_val_t=keg_debug_delete_array_aligned \
+  _ZdlPvSt11align_val_tRKSt9nothrow_t=keg_debug_delete_aligned \
+  _ZdaPvSt11align_val_tRKSt9nothrow_t=keg_debug_delete_array_aligned \
+  _ZdlPvmSt11align_val_t=keg_debug_delete_sized_aligned \
+  _ZdaPvmSt11align_val_t=keg_debug_delete_array_sized_aligned
+DEBUG_LDFLAGS = $(COMMON_LDFLAGS) -Wl,--version-script=$(DIR)/exports-debug.map \
+  $(foreach alias,$(DEBUG_ALIASES),-Wl,--defsym=$(alias))
+
+LAYERS  := Base Suppressions Pages Vmem Keg SizeClass Zone Stats Malloc ZoneAPI Debug
 # Layers with functions that C calls: each gets an object of its own. What they use
 # of other layers is inlined, or merged by the linker.
 ENTRIES := Malloc ZoneAPI
@@ -64,8 +85,13 @@ DIR     := $(BUILD)/$(VARIANT)
 MODULES := $(LAYERS:%=$(DIR)/%.swiftmodule)
 C_FILES := $(wildcard shim/Platform/*.c shim/Exports/*.c)
 OBJECTS := $(C_FILES:shim/%.c=$(DIR)/%.o) $(ENTRIES:%=$(DIR)/%.o)
-HEADERS := $(wildcard shim/Platform/include/*)
+# The debug library: the same, with the layer Debug, and operators that say who they are.
+DEBUG_C_FILES := $(wildcard shim/Debug/*.c shim/DebugExports/*.c)
+DEBUG_OBJECTS := $(filter-out $(DIR)/Exports/operators.o,$(OBJECTS)) \
+  $(DEBUG_C_FILES:shim/%.c=$(DIR)/%.o) $(DIR)/DebugExports/operators.o $(DIR)/Debug.o
+HEADERS := $(wildcard shim/Platform/include/* shim/Debug/include/*)
 LIBRARY := $(DIR)/libkegmalloc.so
+DEBUG_LIBRARY := $(DIR)/libkegmalloc-debug.so
 
 .PHONY: all library setup command files
 all: library command files
@@ -75,7 +101,7 @@ setup:
 	@tools/setup.sh $(SWIFTC)
 
 library: setup
-	@$(MAKE) --no-print-directory $(OUT)/lib/libkegmalloc.so
+	@$(MAKE) --no-print-directory $(OUT)/lib/libkegmalloc.so $(OUT)/lib/libkegmalloc-debug.so
 
 command: setup
 	$(SWIFT) build -c release --product kegmalloc
@@ -101,11 +127,29 @@ $(OUT)/lib/libkegmalloc.so: $(LIBRARY)
 	$(OBJCOPY) --strip-debug --add-gnu-debuglink=$(@D)/libkegmalloc.so.debug $< $@
 	ln -sf libkegmalloc.so $(@D)/libkegmalloc.so.1
 
+$(OUT)/lib/libkegmalloc-debug.so: $(DEBUG_LIBRARY)
+	@mkdir -p $(@D)
+	$(OBJCOPY) --only-keep-debug $< $@.debug
+	$(OBJCOPY) --strip-debug --add-gnu-debuglink=$@.debug $< $@
+
 $(LIBRARY): $(OBJECTS) shim/exports.map
 	$(CLANG) $(LDFLAGS) -o $@ $(OBJECTS) -lc
 
+# It exports what the fast one does, and the calls that shim/DebugExports stands in front of.
+DEBUG_EXPORTS := _exit; _Exit;
+
+$(DIR)/exports-debug.map: shim/exports.map Makefile
+	sed 's|^  local:|    $(DEBUG_EXPORTS)\n  local:|' $< > $@
+
+$(DEBUG_LIBRARY): $(DEBUG_OBJECTS) $(DIR)/exports-debug.map
+	$(CLANG) $(DEBUG_LDFLAGS) -o $@ $(DEBUG_OBJECTS) -lc
+
 # exports.map alone decides what these export.
-$(DIR)/Exports/%.o: CFLAGS += -fvisibility=default -DKEG_VERSION=\"$(VERSION)\"
+$(DIR)/Exports/%.o $(DIR)/DebugExports/%.o: CFLAGS += -fvisibility=default -DKEG_VERSION=\"$(VERSION)\"
+
+$(DIR)/DebugExports/operators.o: shim/Exports/operators.c $(HEADERS) Makefile
+	@mkdir -p $(@D)
+	$(CLANG) $(CFLAGS) -DKEG_DEBUG_LIBRARY -c -o $@ $<
 
 $(DIR)/%.o: shim/%.c $(HEADERS) Makefile
 	@mkdir -p $(@D)
@@ -127,7 +171,7 @@ define ENTRY_RULE
 $(DIR)/$(1).o: $(wildcard Sources/$(1)/*.swift) $(DIR)/$(1).swiftmodule
 	$$(SWIFTC) $$(SWIFTFLAGS) -I $(DIR) -c -module-name $(1) -o $$@ $$(filter Sources/$(1)/%,$$^)
 endef
-$(foreach layer,$(ENTRIES),$(eval $(call ENTRY_RULE,$(layer))))
+$(foreach layer,$(ENTRIES) Debug,$(eval $(call ENTRY_RULE,$(layer))))
 
 # ---- verbs ------------------------------------------------------------------
 
@@ -143,7 +187,7 @@ test-unit:
 
 # The preload tests run on the shipping build, and on one with traps.
 test-preload: library
-	@$(MAKE) --no-print-directory CHECKED=1 $(BUILD)/checked/libkegmalloc.so
+	@$(MAKE) --no-print-directory CHECKED=1 $(BUILD)/checked/libkegmalloc.so $(BUILD)/checked/libkegmalloc-debug.so
 	$(SWIFT) test --filter PreloadTests
 	KEGMALLOC_LIB=$(CURDIR)/$(BUILD)/checked/libkegmalloc.so $(SWIFT) test --skip-build --filter PreloadTests
 
@@ -169,7 +213,7 @@ install: all
 	  $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 755 $(OUT)/bin/* $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(OUT)/include/* $(DESTDIR)$(PREFIX)/include
-	install -m 755 $(OUT)/lib/libkegmalloc.so $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(OUT)/lib/libkegmalloc.so $(OUT)/lib/libkegmalloc-debug.so $(DESTDIR)$(PREFIX)/lib
 	ln -sf libkegmalloc.so $(DESTDIR)$(PREFIX)/lib/libkegmalloc.so.1
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' shim/kegmalloc.pc.in \
 	  > $(DESTDIR)$(PREFIX)/lib/pkgconfig/kegmalloc.pc

@@ -32,6 +32,7 @@ let package = Package(
   ],
   targets: [
     .target(name: "Platform", path: "shim/Platform"),
+    .target(name: "DebugPlatform", dependencies: ["Platform"], path: "shim/Debug"),
     layer("Base", below: ["Platform"]),
     layer("Pages", below: ["Platform", "Base"]),
     layer("Vmem", below: ["Base", "Pages"]),
@@ -44,6 +45,11 @@ let package = Package(
     layer(
       "ZoneAPI",
       below: ["Platform", "Base", "Pages", "Vmem", "Keg", "SizeClass", "Zone", "Stats", "Malloc"]),
+    layer(
+      "Debug",
+      below: [
+        "Platform", "DebugPlatform", "Base", "Pages", "Vmem", "Keg", "SizeClass", "Malloc",
+      ]),
     .executableTarget(
       name: "kegmalloc",
       dependencies: ["Base", "Suppressions", .product(name: "ArgumentParser", package: "swift-argument-parser")],
@@ -73,6 +79,6 @@ let package = Package(
     tests(of: "Suppressions", using: ["Suppressions"]),
     tests(of: "kegmalloc", using: ["kegmalloc"]),
     tests(of: "Codegen", using: [], exclude: ["fastpath.golden"]),
-    tests(of: "Preload", using: [], exclude: ["Fixtures", "Programs", "exports.golden"]),
+    tests(of: "Preload", using: [], exclude: ["Fixtures", "Programs", "exports.golden", "exports-debug.golden"]),
   ]
 )

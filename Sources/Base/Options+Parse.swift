@@ -1,5 +1,7 @@
 // Options+Parse.swift: `key:value,key:value` to values, by the table.
 
+import Platform
+
 extension Options {
   /// Takes over every entry of `text` that is valid.
   /// - Parameters:
@@ -96,7 +98,14 @@ private struct Slice {
 
   /// The value these bytes stand for, or nil when the option does not take them.
   func value(for description: OptionDescription) -> UInt? {
-    description.isWord ? word(in: description.rangeText) : number(description)
+    if description.isText { return kept() }
+    return description.isWord ? word(in: description.rangeText) : number(description)
+  }
+
+  /// A copy of these bytes for good, or nil when there are none or too many.
+  private func kept() -> UInt? {
+    let copy = count > 0 ? keg_keep_text(start, count) : 0
+    return copy == 0 ? nil : copy
   }
 
   private func number(_ description: OptionDescription) -> UInt? {

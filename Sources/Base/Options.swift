@@ -15,9 +15,24 @@ package enum Option: Int {
   case statistics
   case threadCacheBytes
   case reserve
+  // What only libkegmalloc-debug.so heeds: Options+Debug.swift.
+  case debugSample
+  case debugQuarantine
+  case debugQuarantineCount
+  case debugTrash
+  case debugGuard
+  case debugGuardAlign
+  case debugGuardLimit
+  case debugOnError
+  case debugExitCode
+  case debugLogFile
+  case debugJSONFile
+  case debugMeanFailures
+  case debugLimit
+  case debugValidateSignal
 
   /// How many options there are; their raw values are 0 ..< count.
-  package static var count: Int { 7 }
+  package static var count: Int { 21 }
 }
 
 package struct OptionDescription {
@@ -34,6 +49,8 @@ package struct OptionDescription {
   package let least: UInt
   package let greatest: UInt
   package let isWord: Bool
+  /// Any bytes but a comma; the value is the address of a copy that ends in NUL, 0: unset.
+  package var isText = false
 }
 
 package enum BackgroundMode { package static let auto: UInt = 0, on: UInt = 1, off: UInt = 2 }
@@ -72,10 +89,12 @@ extension Option {
       number(
         "reserve", "GiB", "16384", "1 ... 65536", 16384, 1, 65536,
         "address space asked for at start; halved until the kernel agrees")
+    default:
+      debugDescription
     }
   }
 
-  private func number(
+  func number(
     _ key: StaticString, _ unit: StaticString, _ defaultText: StaticString,
     _ rangeText: StaticString, _ defaultValue: UInt, _ least: UInt, _ greatest: UInt,
     _ help: StaticString
@@ -85,7 +104,7 @@ extension Option {
       defaultValue: defaultValue, least: least, greatest: greatest, isWord: false)
   }
 
-  private func word(
+  func word(
     _ key: StaticString, _ defaultText: StaticString, _ rangeText: StaticString,
     _ defaultValue: UInt, _ greatest: UInt, _ help: StaticString
   ) -> OptionDescription {
@@ -93,11 +112,17 @@ extension Option {
       key: key, unit: "", defaultText: defaultText, rangeText: rangeText, help: help,
       defaultValue: defaultValue, least: 0, greatest: greatest, isWord: true)
   }
+
+  func text(_ key: StaticString, _ rangeText: StaticString, _ help: StaticString) -> OptionDescription {
+    OptionDescription(
+      key: key, unit: "", defaultText: "", rangeText: rangeText, help: help,
+      defaultValue: 0, least: 0, greatest: 0, isWord: false, isText: true)
+  }
 }
 
 /// The values in force. Written once at boot, read by slow paths.
 package struct Options {
-  private var values: InlineArray<7, UInt>
+  private var values: InlineArray<64, UInt>
 
   /// Every option 0, until `setDefaults`: a constant, so that the allocator's
   /// global state needs no code to come into being.

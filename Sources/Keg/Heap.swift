@@ -36,6 +36,8 @@ package struct Heap: ~Copyable {
   /// Called, with no lock held, before the heap grows: gives back what the layers
   /// above cache. True: something came back, so try again without growing.
   package var relieve: (@convention(c) (_ heapBytes: UInt) -> Bool)?
+  /// Called before a slab with records goes; see `Slab.records`.
+  package var forgetRecords: (@convention(c) (_ slab: UnsafeMutableRawPointer) -> Void)?
   // Written and read by any thread; each value stands for itself: relaxed.
   fileprivate let stamp = Atomic<UInt64>(0)
   fileprivate let purged = Atomic<UInt>(0)

@@ -152,6 +152,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
           i &+= 1
         }
       }
+      if slab.pointee.records != 0 { pointee.heap.pointee.forgetRecords?(UnsafeMutableRawPointer(slab)) }
       let base = slab.pointee.base
       let span = slab.pointee.span
       pointee.heap.pageMap(ofOwn: base).clear(at: base, chunkCount: pointee.layout.chunkCount)

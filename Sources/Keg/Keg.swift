@@ -214,6 +214,13 @@ extension UnsafeMutablePointer where Pointee == Keg {
     return index
   }
 
+  /// The item of a slab that `address`, which lies in the slab, is in; the result is
+  /// `itemCount` or more behind the last one.
+  @inline(__always)
+  package func slot(of address: UInt, in slab: UnsafeMutablePointer<Slab>) -> UInt {
+    ((address &- slab.pointee.base) &* pointee.reciprocal) &>> 40
+  }
+
   /// What the slab bitmap says of an address in one of this keg's slabs.
   package func state(of address: UInt, in slab: UnsafeMutablePointer<Slab>) -> ItemState {
     let offset = address &- slab.pointee.base

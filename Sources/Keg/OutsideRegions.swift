@@ -89,6 +89,15 @@ package struct OutsideRegions: ~Copyable {
     _ = source.release(gone.mapping, gone.end &- gone.mapping)
   }
 
+  /// Calls `body` with every region. Takes no lock.
+  package func forEach(_ body: (OutsideRegion) -> Void) {
+    var i = 0
+    while i < count {
+      body(region(i).pointee)
+      i &+= 1
+    }
+  }
+
   private func map(_ size: UInt, source: PageSource) -> OutsideRegion? {
     // The tables are indexed from P, which has the chunks' alignment: the bins
     // between P and the first chunk take whole chunks themselves.

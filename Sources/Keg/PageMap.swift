@@ -62,9 +62,10 @@ package struct PageMap {
     fill(index(of: address), chunkCount, owner: slab.address, bin: bin)
   }
 
-  /// Enters a large block; only its first chunk needs an entry.
-  package func enter(_ span: TagPointer, at address: UInt) {
-    fill(index(of: address), 1, owner: span.address | 1, bin: 0)
+  /// Enters a large block; only its first chunk needs an entry. With more of them
+  /// addresses inside the block are found too.
+  package func enter(_ span: TagPointer, at address: UInt, chunkCount: UInt = 1) {
+    fill(index(of: address), chunkCount, owner: span.address | 1, bin: 0)
   }
 
   /// Notes that the large block at `address` is gone, so that a second free of it

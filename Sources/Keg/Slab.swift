@@ -24,6 +24,8 @@ package struct Slab: Linked, ~Copyable {
   fileprivate var firstWord: UInt32
   /// Index of the keg's list that the slab is on.
   package var list: UInt8
+  /// What the debug library knows of the items; 0: nothing, and always so without it.
+  package var records: UInt
 
   package static var headerBytes: UInt { 64 }
 
@@ -40,6 +42,7 @@ package struct Slab: Linked, ~Copyable {
     freeCount = UInt32(truncatingIfNeeded: itemCount)
     firstWord = 0
     list = 0
+    records = 0
   }
 }
 

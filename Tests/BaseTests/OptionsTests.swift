@@ -38,7 +38,9 @@ extension Option {
       let row = option.description
       #expect(row.least <= row.defaultValue && row.defaultValue <= row.greatest)
       #expect(row.help.utf8CodeUnitCount > 0)
-      if row.isWord {
+      if row.isText {
+        #expect(row.defaultValue == 0 && "\(row.defaultText)" == "" && row.rangeText.utf8CodeUnitCount > 0)
+      } else if row.isWord {
         #expect(option.words.count == Int(row.greatest) + 1)
         #expect(option.words[Int(row.defaultValue)] == "\(row.defaultText)")
       } else {
@@ -67,7 +69,7 @@ extension Option {
 
   @Test("every number option takes its least and greatest value and nothing beyond")
   func limits() {
-    for option in Option.all where !option.description.isWord {
+    for option in Option.all where !option.description.isWord && !option.description.isText {
       let row = option.description
       for value in [row.least, row.greatest] {
         let (options, report) = parsed("\(option.key):\(value)")
@@ -83,6 +85,17 @@ extension Option {
           report == "kegmalloc: TEST: '\(option.key):\(value)' has a bad value; expected "
             + "\(row.rangeText); ignored\n")
       }
+    }
+  }
+
+  @Test("a text option takes any bytes but a comma, keeps a copy, and needs at least one")
+  func texts() {
+    for option in Option.all where option.description.isText {
+      let (options, report) = parsed("\(option.key):/a %p:b,decay_ms:7")
+      #expect(String(cString: UnsafePointer<CChar>(bitPattern: options[option])!) == "/a %p:b")
+      #expect(options[.decay] == 7)
+      #expect(report == "")
+      #expect(parsed("\(option.key):").report.contains(" has a bad value; expected "))
     }
   }
 

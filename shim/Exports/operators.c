@@ -13,8 +13,24 @@
 
 #include "platform.h"
 
+// What tries before that. The debug library is told by which operator memory came.
+#ifdef KEG_DEBUG_LIBRARY
+extern void *keg_debug_new(size_t size);
+extern void *keg_debug_new_array(size_t size);
+extern void *keg_debug_aligned_new(size_t alignment, size_t size);
+extern void *keg_debug_aligned_new_array(size_t alignment, size_t size);
+#define TRY_NEW keg_debug_new
+#define TRY_NEW_ARRAY keg_debug_new_array
+#define TRY_ALIGNED keg_debug_aligned_new
+#define TRY_ALIGNED_ARRAY keg_debug_aligned_new_array
+#else
 extern void *keg_malloc(size_t size);
 extern void *keg_memalign(size_t alignment, size_t size);
+#define TRY_NEW keg_malloc
+#define TRY_NEW_ARRAY keg_malloc
+#define TRY_ALIGNED keg_memalign
+#define TRY_ALIGNED_ARRAY keg_memalign
+#endif
 
 // The next definition of `name` behind ours, or that of a C++ library that was
 // loaded without being in the global scope.
@@ -67,20 +83,36 @@ static void *fail_aligned_nothrow(const char *name, size_t size,
 void *keg_new_failed(size_t size) { return fail("_Znwm", size); }
 void *keg_new_array_failed(size_t size) { return fail("_Znam", size); }
 
+#ifdef KEG_DEBUG_LIBRARY
+void *_Znwm(size_t size) {
+  void *block = TRY_NEW(size);
+  return block ? block : keg_new_failed(size);
+}
+
+void *_Znam(size_t size) {
+  void *block = TRY_NEW_ARRAY(size);
+  return block ? block : keg_new_array_failed(size);
+}
+#endif
+
 void *_ZnwmRKSt9nothrow_t(size_t size, const void *tag) {
-  void *block = keg_malloc(size);
+  void *block = TRY_NEW(size);
   return block ? block : fail_nothrow("_ZnwmRKSt9nothrow_t", size, tag);
 }
 
 void *_ZnamRKSt9nothrow_t(size_t size, const void *tag) {
-  void *block = keg_malloc(size);
+  void *block = TRY_NEW_ARRAY(size);
   return block ? block : fail_nothrow("_ZnamRKSt9nothrow_t", size, tag);
 }
 
 static bool is_power_of_two(size_t n) { return n != 0 && (n & (n - 1)) == 0; }
 
 static void *try_aligned(size_t size, size_t alignment) {
-  return is_power_of_two(alignment) ? keg_memalign(alignment, size) : NULL;
+  return is_power_of_two(alignment) ? TRY_ALIGNED(alignment, size) : NULL;
+}
+
+static void *try_aligned_array(size_t size, size_t alignment) {
+  return is_power_of_two(alignment) ? TRY_ALIGNED_ARRAY(alignment, size) : NULL;
 }
 
 void *_ZnwmSt11align_val_t(size_t size, size_t alignment) {
@@ -89,7 +121,7 @@ void *_ZnwmSt11align_val_t(size_t size, size_t alignment) {
 }
 
 void *_ZnamSt11align_val_t(size_t size, size_t alignment) {
-  void *block = try_aligned(size, alignment);
+  void *block = try_aligned_array(size, alignment);
   return block ? block : fail_aligned("_ZnamSt11align_val_t", size, alignment);
 }
 
@@ -103,7 +135,7 @@ void *_ZnwmSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment,
 
 void *_ZnamSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment,
                                          const void *tag) {
-  void *block = try_aligned(size, alignment);
+  void *block = try_aligned_array(size, alignment);
   return block ? block
                : fail_aligned_nothrow("_ZnamSt11align_val_tRKSt9nothrow_t",
                                       size, alignment, tag);

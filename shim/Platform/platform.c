@@ -80,6 +80,17 @@ const char *keg_program_options(void) {
   return &kegmalloc_conf ? kegmalloc_conf : 0;
 }
 
+uintptr_t keg_keep_text(const char *text, long count) {
+  static char kept[8192];
+  static long used;
+  if (count >= (long)sizeof kept - used) return 0;
+  char *copy = kept + used;
+  memcpy(copy, text, (size_t)count);
+  copy[count] = 0;
+  used += count + 1;
+  return (uintptr_t)copy;
+}
+
 // ---- children that nobody announced -------------------------------------------
 
 static uint32_t *process_mark;

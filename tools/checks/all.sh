@@ -7,6 +7,7 @@ cd "$(dirname "$0")/../.."
 OUT=${OUT:-out}
 BUILD=${BUILD:-out/build/release}
 LIBRARY=$OUT/lib/libkegmalloc.so
+DEBUG_LIBRARY=$OUT/lib/libkegmalloc-debug.so
 failures=0
 
 # check NAME OUTPUT: passes when OUTPUT is empty.
@@ -20,14 +21,16 @@ check() {
   fi
 }
 
-exported() { nm -D --defined-only "$LIBRARY" | awk '{print $3}' | LC_ALL=C sort; }
-golden() { grep -v '^#' Tests/PreloadTests/exports.golden | grep . | LC_ALL=C sort; }
+exported() { nm -D --defined-only "$1" | awk '{print $3}' | LC_ALL=C sort; }
+golden() { cat "${@/#/Tests/PreloadTests/}" | grep -v '^#' | grep . | LC_ALL=C sort; }
 core() { git ls-files 'Sources/*.swift'; }
 
 check "the library exports what exports.golden says, and no swift_* symbol" \
-  "$(diff <(exported) <(golden))"
-check "it needs libc and nothing else" \
-  "$(readelf -d "$LIBRARY" | grep NEEDED | grep -v 'libc\.so\.6')"
+  "$(diff <(exported "$LIBRARY") <(golden exports.golden))"
+check "the debug library exports what exports-debug.golden says" \
+  "$(diff <(exported "$DEBUG_LIBRARY") <(golden exports.golden exports-debug.golden))"
+check "they need libc and nothing else" \
+  "$(readelf -d "$LIBRARY" "$DEBUG_LIBRARY" | grep NEEDED | grep -v 'libc\.so\.6')"
 check "it is bound at start, never unloaded, relocated read-only" \
   "$(for flag in NOW NODELETE STATIC_TLS; do readelf -d "$LIBRARY" | grep -q "$flag" || echo "no $flag"; done
      readelf -lW "$LIBRARY" | grep -q GNU_RELRO || echo 'no RELRO')"
@@ -37,7 +40,7 @@ check "it has a build-id and unwind tables" \
   "$(readelf -SW "$LIBRARY" | grep -q '\.note\.gnu\.build-id' || echo 'no build-id'
      readelf -SW "$LIBRARY" | grep -q '\.eh_frame ' || echo 'no .eh_frame')"
 check "no global is made lazily under swift_once" \
-  "$(nm "$BUILD"/Malloc.o "$BUILD"/ZoneAPI.o | grep '_Wz$')"
+  "$(nm "$BUILD"/Malloc.o "$BUILD"/ZoneAPI.o "$BUILD"/libkegmalloc-debug.so | grep '_Wz$')"
 check "only Pages and the shim make system calls on memory" \
   "$(core | grep -v '^Sources/Pages/' | xargs grep -nE 'KEG_SYS_(mmap|munmap|mprotect|madvise|mremap)')"
 check "the core uses die, not what -Ounchecked deletes" \

@@ -116,7 +116,7 @@ static inline void keg_fast_set_bin_of_size(uintptr_t index, uint16_t offset) {
 }
 
 /// Room for Malloc's `Process`: zero, aligned to a cache line.
-#define KEG_PROCESS_BYTES 2048
+#define KEG_PROCESS_BYTES 4096
 extern char keg_process_bytes[KEG_PROCESS_BYTES] KEG_HIDDEN;
 static inline uintptr_t keg_process_storage(void) {
   return (uintptr_t)keg_process_bytes;
@@ -160,6 +160,10 @@ extern const char *_Nullable keg_environment_options(void) KEG_HIDDEN;
 
 /// The program's own option string: the weak symbol `kegmalloc_conf`, or NULL.
 extern const char *_Nullable keg_program_options(void) KEG_HIDDEN;
+
+/// A copy of `count` bytes with a NUL behind them, which stays for good: the value of
+/// an option. 0 when the 8 KiB for them are full.
+extern uintptr_t keg_keep_text(const char *_Nonnull text, long count) KEG_HIDDEN;
 
 /// Nanoseconds of CLOCK_MONOTONIC_COARSE (a few ms fine), read through the vDSO so that it stays
 /// allowed under strict seccomp.

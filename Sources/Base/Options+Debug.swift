@@ -1,0 +1,68 @@
+// Options+Debug.swift: the rows of the table of options that only the debug library
+// heeds. The fast library takes them too, without effect, so that one setting of
+// KEGMALLOC_CONF serves both.
+
+package enum GuardAlignMode { package static let sixteen: UInt = 0, natural: UInt = 1 }
+package enum OnErrorMode { package static let go: UInt = 0, abort: UInt = 1, exit: UInt = 2 }
+package enum TrashMode { package static let on: UInt = 0, off: UInt = 1 }
+
+extension Option {
+  var debugDescription: OptionDescription {
+    switch self {
+    case .debugSample:
+      number(
+        "sample", "", "1", "1 ... 1000000000", 1, 1, 1_000_000_000,
+        "debug: check one allocation in so many; the others are the fast library's")
+    case .debugQuarantine:
+      number(
+        "quarantine", "MiB", "0", "0 ... 1048576", 0, 0, 1_048_576,
+        "debug: freed memory kept back from reuse; 0: a quarter of the heap, 8 to 64 MiB, at most a tenth of the machine")
+    case .debugQuarantineCount:
+      number(
+        "quarantine_count", "items", "0", "0 ... 1000000000", 0, 0, 1_000_000_000,
+        "debug: at most so many freed items kept back; 0: no bound")
+    case .debugTrash:
+      word(
+        "trash", "on", "on|off", TrashMode.on, 1,
+        "debug: fill memory on malloc (0xbaddcafe) and free (0xdeadc0de), and check it")
+    case .debugGuard:
+      text(
+        "guard", "off|right|left|sample:N|zone:NAME|size:A-B",
+        "debug: put items against a page that faults, on their right or left, all or some")
+    case .debugGuardAlign:
+      word(
+        "guard_align", "natural", "16|natural", 1, 1,
+        "debug: alignment of items with a guard page on their right; natural: what divides the size, to the byte")
+    case .debugGuardLimit:
+      number(
+        "guard_limit", "MiB", "0", "0 ... 16777216", 0, 0, 16_777_216,
+        "debug: memory for items with guard pages, page tables included; 0: half of the machine's")
+    case .debugOnError:
+      word(
+        "on_error", "continue", "continue|abort|exit", OnErrorMode.go, 2,
+        "debug: what follows a report")
+    case .debugExitCode:
+      number(
+        "exit_code", "", "99", "0 ... 255", 99, 0, 255,
+        "debug: the status of a process in which something was found; 0: its own")
+    case .debugLogFile:
+      text("log_file", "a path; %p is the process", "debug: where reports go instead of standard error")
+    case .debugJSONFile:
+      text("json_file", "a path; %p is the process", "debug: where findings go as one JSON object a line")
+    case .debugMeanFailures:
+      number(
+        "mtbf", "calls", "0", "0 ... 1000000000", 0, 0, 1_000_000_000,
+        "debug: mean number of allocations between two that are made to fail; 0: none")
+    case .debugLimit:
+      number(
+        "limit", "MiB", "0", "0 ... 1073741824", 0, 0, 1_073_741_824,
+        "debug: allocations that would take the program above this fail; 0: no limit")
+    case .debugValidateSignal:
+      number(
+        "validate_signal", "", "0", "0 ... 64", 0, 0, 64,
+        "debug: a signal after which all memory is checked at the next call; 0: none")
+    default:
+      number("", "", "0", "0 ... 0", 0, 0, 0, "")
+    }
+  }
+}

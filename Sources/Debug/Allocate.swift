@@ -1,0 +1,216 @@
+// Allocate.swift: every way to get memory, checked.
+//
+//   1 the core gives a slot for left zone, bytes and right zone
+//   2 if the slot was used before, nobody may have written to it since
+//   3 red zones, trash (or zeros), record
+//
+// Slots that were never used get zones and trash a page at a time, when the first of
+// them is handed out, so that a write far past it lands on bytes that are checked.
+
+import Base
+import DebugPlatform
+import Keg
+import Malloc
+import Platform
+import SizeClass
+import Synchronization
+
+/// How the calling thread came in.
+enum Way {
+  case straight
+  /// From a signal handler over a call of ours, or from inside one.
+  case nested
+}
+
+/// Enters the debug layer. `.straight` must be followed by `leaveDebug`.
+@inline(__always)
+func enterDebug() -> Way {
+  let thread = keg_debug_thread()
+  if _fastPath(thread.pointee.state == KEG_DEBUG_OUTSIDE) {
+    thread.pointee.state = KEG_DEBUG_INSIDE
+    keg_compiler_barrier()
+    return .straight
+  }
+  return slowEnterDebug()
+}
+
+@inline(__always)
+func leaveDebug() {
+  keg_compiler_barrier()
+  keg_debug_thread().pointee.state = KEG_DEBUG_OUTSIDE
+}
+
+@inline(never)
+private func slowEnterDebug() -> Way {
+  let thread = keg_debug_thread()
+  if thread.pointee.state != KEG_DEBUG_UNATTACHED { return .nested }
+  thread.pointee.state = KEG_DEBUG_NESTED
+  keg_compiler_barrier()
+  guard attachDebugThread() else {
+    thread.pointee.state = KEG_DEBUG_UNATTACHED
+    return .nested
+  }
+  thread.pointee.state = KEG_DEBUG_INSIDE
+  keg_compiler_barrier()
+  return .straight
+}
+
+/// Runs `body`, in which malloc may be called: by the C library, or the unwinder.
+@inline(__always)
+func nesting<Result>(_ body: () -> Result) -> Result {
+  let thread = keg_debug_thread()
+  let state = thread.pointee.state
+  thread.pointee.state = KEG_DEBUG_NESTED
+  keg_compiler_barrier()
+  let result = body()
+  keg_compiler_barrier()
+  thread.pointee.state = state
+  return result
+}
+
+/// Memory of `size` bytes, or nil with errno set.
+/// - Parameter alignment: a power of two, at least 16; 16 for malloc.
+@inline(never)
+func allocate(
+  _ size: UInt, alignment: UInt, _ kind: AllocationKind, zeroed: Bool = false
+) -> UnsafeMutableRawPointer? {
+  guard case .straight = enterDebug() else { return allocateNested(size, alignment, zeroed) }
+  let item = allocateItem(size, alignment, kind, zeroed)
+  leaveDebug()
+  return item == 0 ? Core.fail() : UnsafeMutableRawPointer(bitPattern: item)
+}
+
+/// What `allocate` does between `enterDebug` and `leaveDebug`. 0: no memory.
+func allocateItem(
+  _ size: UInt, _ alignment: UInt, _ kind: AllocationKind, _ zeroed: Bool
+) -> UInt {
+  let thread = keg_debug_thread()
+  thread.pointee.countdown = debug.pointee.sampleEvery
+  thread.pointee.calls &+= 1
+  if thread.pointee.calls & 255 == 0 { runDue() }
+  if size > Core.greatest {
+    reportNegativeSize(size, kind)
+    return 0
+  }
+  if size > Core.greatest / 2 || alignment > Core.greatest / 4 { return 0 }
+  let bytes = slotBytes(size, leftZone: alignment)
+  if bytes > SizeClass.largest {
+    return allocateLargeItem(size, alignment, kind, zeroed)
+  }
+  let slot = alignment > 16 ? Core.takeSlot(bytes, alignment: alignment) : Core.takeSlot(bytes)
+  if slot == 0 { return 0 }
+  guard let map = Core.heap.pageMap(for: slot),
+    case .slab(let slab) = map.owner(at: map.index(of: slot))
+  else {
+    // A large block for a great alignment, or one for a handler: not checked.
+    return slot
+  }
+  if slab.pointee.records == 0, !slab.makeRecords() { return slot }
+  let keg = slab.pointee.keg
+  let index = keg.slot(of: slot, in: slab)
+  let item = Item(
+    record: slab.record(index), slot: slot, capacity: keg.pointee.layout.stride, slab: slab)
+  prepare(item, index)
+  settle(item, size, alignment, kind, zeroed)
+  return slot &+ alignment
+}
+
+/// Sees to it that the slot's contents are known, and checks those that were.
+@inline(__always)
+private func prepare(_ item: Item, _ index: UInt) {
+  let state = item.record.state
+  if _fastPath(state == .free) { return checkFree(item) }
+  if state == .untouched { return prepareUntouched(item, index) }
+  die("the core handed out a block that is in use:", at: item.slot, zone: item.zone)
+}
+
+/// Writes zones and trash to this slot and those behind it on the same OS page.
+@inline(never)
+private func prepareUntouched(_ item: Item, _ index: UInt) {
+  guard let slab = item.slab else { return }
+  let count = slab.pointee.keg.pointee.layout.itemCount
+  let pageEnd = item.end.roundedUp(to: Core.pageSize)
+  var i = index
+  var slot = item.slot
+  while i < count, slot < pageEnd {
+    let record = slab.record(i)
+    // Another thread may be about to use a slot behind this one: it says so first.
+    if record.change(from: .untouched, to: .busy) == .untouched {
+      writeZone(slot, slot &+ 16)
+      writeTrash(Trash.freed, slot &+ 16, slot &+ item.capacity)
+      record.pointee.size = item.capacity &- 16
+      record.set(.free, kind: .malloc, leftZone: 16, hasTrash: true, epoch: 0)
+    } else if i == index {
+      while record.state == .busy { keg_cpu_relax() }
+    }
+    slot = slot &+ item.capacity
+    i &+= 1
+  }
+}
+
+/// Makes a checked slot the program's.
+@inline(__always)
+func settle(
+  _ item: Item, _ size: UInt, _ leftZone: UInt, _ kind: AllocationKind, _ zeroed: Bool
+) {
+  let record = item.record
+  let user = item.slot &+ leftZone
+  let end = user &+ size
+  // The zones of the item before this one, of the same size, are as they should be.
+  if record.pointee.size != size || record.leftZone != leftZone {
+    writeZone(item.slot, user)
+    writeZone(end, item.end)
+  }
+  fill(user, end, zeroed, isZero: false)
+  note(record, size)
+  record.set(.live, kind: kind, leftZone: leftZone, hasTrash: false, epoch: debug.pointee.epoch)
+}
+
+/// Gives fresh memory its contents.
+@inline(__always)
+func fill(_ user: UInt, _ end: UInt, _ zeroed: Bool, isZero: Bool) {
+  if zeroed {
+    if !isZero { writeTrash(0, user, end) }
+  } else if debug.pointee.isTrashing {
+    writeTrash(Trash.allocated, user, min(end, user &+ trashLimit))
+  }
+}
+
+/// Of fresh memory no more than this is filled, so that a program that allocates
+/// much and touches little stays small.
+private var trashLimit: UInt { 1 &<< 17 }
+
+/// Writes down who allocates.
+@inline(__always)
+func note(_ record: RecordPointer, _ size: UInt) {
+  let thread = keg_debug_thread()
+  record.pointee.size = size
+  record.pointee.allocationThread = thread.pointee.id
+  record.pointee.freeThread = 0
+  record.pointee.allocationTime = debug.pointee.now
+  record.pointee.freeStack = 0
+  record.pointee.allocationStack = captureStack()
+  if thread.pointee.quarantine != 0 {
+    thread.pointee.quarantine.pointer(to: DebugThread.self).pointee.counts.allocations &+= 1
+  }
+}
+
+/// What comes up now and then. Called in `.straight`, without a lock.
+@inline(never)
+private func runDue() {
+  debug.pointee.now = milliseconds()
+  adoptOrphans()
+}
+
+/// Memory for who comes in nested: plain, from the pool for handlers.
+@inline(never)
+private func allocateNested(_ size: UInt, _ alignment: UInt, _ zeroed: Bool)
+  -> UnsafeMutableRawPointer?
+{
+  noteNested()
+  guard Core.start() else { return Core.fail() }
+  let block = Core.emergency(size, alignment: alignment)
+  if block == 0 { return Core.fail() }
+  if zeroed { writeTrash(0, block, block &+ size) }
+  return UnsafeMutableRawPointer(bitPattern: block)
+}

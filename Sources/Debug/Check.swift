@@ -1,0 +1,102 @@
+// Check.swift: are the bytes around and in an item what they should be?
+//
+//   … | right zone of A | left zone of B | B's bytes | right zone of B | …
+//               ▲───── whose overflow? ─────▲
+//
+// Damage to a zone between two items belongs to the item that it is nearer to, or that
+// it goes on from without a gap. What was reported is repaired, so that one wrong
+// write is one report.
+
+import Base
+import DebugPlatform
+import Keg
+import Malloc
+
+/// When damage came to light, for the report.
+enum Occasion {
+  case freeing
+  case reusing
+  case checking
+}
+
+/// Checks both zones of an item that is the program's or was just freed by it.
+@inline(__always)
+func checkZones(_ item: Item, _ occasion: Occasion) {
+  let leftStart = item.user &- min(item.record.leftZone, 4096)
+  if let damage = damageOfZone(leftStart, item.user) { reportLeft(damage, item, occasion) }
+  if let damage = damageOfZone(item.userEnd, item.end) { reportRight(damage, item, occasion) }
+}
+
+/// Checks an item that nobody may use: its zones and the trash between them.
+@inline(__always)
+func checkFree(_ item: Item) {
+  checkZones(item, .reusing)
+  if item.record.hasTrash, let damage = damageOfTrash(Trash.freed, item.user, item.userEnd) {
+    reportTrash(damage, item)
+  }
+}
+
+/// Damage to the left zone of `item`: its own underflow, or the overflow of the one before.
+@inline(never)
+private func reportLeft(_ damage: Damage, _ item: Item, _ occasion: Occasion) {
+  let leftStart = item.user &- min(item.record.leftZone, 4096)
+  if let before = item.neighbour(-1), damage.end != item.user {
+    let gap = before.userEnd
+    let isOverflow =
+      damageOfZone(gap, before.end) != nil && damage.start == leftStart
+      || damage.start &- gap < item.user &- damage.end
+    if isOverflow {
+      let whole = Damage(
+        start: damageOfZone(gap, before.end)?.start ?? damage.start, end: damage.end)
+      reportDamage(.overflow, whole, before, occasion)
+      writeZone(gap, before.end)
+      writeZone(leftStart, item.user)
+      return
+    }
+  }
+  reportDamage(.underflow, damage, item, occasion)
+  writeZone(leftStart, item.user)
+}
+
+/// Damage to the right zone of `item`: its overflow, or the underflow of the next.
+@inline(never)
+private func reportRight(_ damage: Damage, _ item: Item, _ occasion: Occasion) {
+  if damage.start != item.userEnd, let next = item.neighbour(1) {
+    let left = damageOfZone(next.slot, next.user)
+    let isUnderflow =
+      left?.end == next.user || next.user &- damage.end < damage.start &- item.userEnd
+    if isUnderflow {
+      let whole = Damage(start: damage.start, end: left?.end ?? damage.end)
+      reportDamage(.underflow, whole, next, occasion)
+      writeZone(next.slot, next.user)
+      writeZone(item.userEnd, item.end)
+      return
+    }
+  }
+  reportDamage(.overflow, damage, item, occasion)
+  writeZone(item.userEnd, item.end)
+}
+
+/// Damage to the trash in a freed item: somebody wrote after the free. Without a
+/// free on record nobody ever had it: then it is what ran over from the item before.
+@inline(never)
+private func reportTrash(_ damage: Damage, _ item: Item) {
+  if item.record.pointee.freeThread == 0, let before = item.neighbour(-1) {
+    reportDamage(.overflow, damage, before, .reusing)
+  } else {
+    reportDamage(.useAfterFree, damage, item, .reusing)
+  }
+  writeTrash(Trash.freed, item.user, item.userEnd)
+}
+
+/// Checks every item there is.
+func validateAll() {
+  adoptOrphans()
+  forEachItem { item in
+    switch item.record.state {
+    case .live: checkZones(item, .checking)
+    case .freed, .free: checkFree(item)
+    default: break
+    }
+  }
+}

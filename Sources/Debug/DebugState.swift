@@ -1,0 +1,191 @@
+// DebugState.swift: the state of the debug layer, and how it comes to be.
+//
+// It lies in storage of the shim, as the core's does, and for the same reason. Boot
+// happens in the first call of the first thread; a thread attaches in its first call.
+//
+// Locks of this layer are leaves among themselves and are taken before any of the
+// core's: nothing here runs with a lock of the core held, but for `forgetRecords`.
+
+import Base
+import DebugPlatform
+import Keg
+import Malloc
+import Pages
+import Platform
+import Synchronization
+
+/// Undefined until `keg_debug_is_running()`.
+@inline(__always)
+var debug: UnsafeMutablePointer<DebugState> { keg_debug_storage().pointer(to: DebugState.self) }
+
+struct DebugState: ~Copyable {
+  /// Protects `recordMemory`.
+  let recordLock: Lock
+  let quarantineLock: Lock
+  /// Protects the report buffer and the table of findings.
+  let reportLock: Lock
+  /// Protects `threads`.
+  let threadLock: Lock
+  var recordMemory: RecordMemory
+  var quarantine: Quarantine
+  var findings: FindingTable
+  var threads: List<DebugThread>
+  var threadPool: UnsafeMutablePointer<Pool>?
+  /// Counts of threads that have ended.
+  var counts: Counts
+  var isTrashing: Bool
+  /// One allocation in so many is checked.
+  var sampleEvery: Int32
+  /// Nanoseconds at boot.
+  var start: UInt64
+  /// Milliseconds since, as of some recent call of any thread.
+  var now: UInt32
+  /// How often the leak marks were set; part of every record.
+  var epoch: UInt32
+  /// The process whose findings these are.
+  var pid: UInt32
+  /// Whether the last check of this process is done.
+  var isFinished: Bool
+  /// Figures of the leak check, for the summary.
+  var leaks: UInt
+  var leakedBytes: UInt
+  /// Standard error as it was at boot: programs close theirs. And the file of reports,
+  /// -1 until it is opened.
+  var errorDescriptor: Int32
+  var reportDescriptor: Int32
+  /// What signal handlers over our calls freed, linked through their left zones.
+  let orphans: Atomic<UInt>
+
+  init() {
+    recordLock = Lock(rank: .none)
+    quarantineLock = Lock(rank: .none)
+    reportLock = Lock(rank: .none)
+    threadLock = Lock(rank: .none)
+    recordMemory = RecordMemory()
+    quarantine = Quarantine()
+    findings = FindingTable()
+    threads = List()
+    threadPool = nil
+    counts = Counts()
+    isTrashing = true
+    sampleEvery = 1
+    start = 0
+    now = 0
+    epoch = 0
+    pid = 0
+    isFinished = false
+    leaks = 0
+    leakedBytes = 0
+    errorDescriptor = 2
+    reportDescriptor = -1
+    orphans = Atomic(0)
+  }
+}
+
+struct Counts {
+  var allocations: UInt = 0
+  var frees: UInt = 0
+}
+
+/// What a thread has of its own.
+struct DebugThread: Linked, ~Copyable {
+  var next: UnsafeMutablePointer<DebugThread>?
+  var previous: UnsafeMutablePointer<DebugThread>?
+  var counts: Counts
+  var batch: Batch
+
+  init() {
+    next = nil
+    previous = nil
+    counts = Counts()
+    batch = Batch()
+  }
+}
+
+private let debugBootLock = Lock(rank: .none)
+
+/// Boots the core and this layer unless that has been done. False: no memory.
+private func bootDebug() -> Bool {
+  if keg_debug_is_running() { return true }
+  guard Core.start() else { return false }
+  debugBootLock.lock()
+  if keg_debug_is_running() {
+    debugBootLock.unlock()
+    return true
+  }
+  debug.initialize(to: DebugState())
+  guard MemoryLayout<DebugState>.size <= Int(KEG_DEBUG_BYTES),
+    let pool = Core.heap.pointee.metadata.room(for: Pool.self)
+  else {
+    debugBootLock.unlock()
+    return false
+  }
+  pool.initialize(
+    to: Pool(
+      name: "debug threads", itemBytes: UInt(MemoryLayout<DebugThread>.stride), alignment: 64,
+      metadata: Core.heap.pointee.metadata))
+  debug.pointee.threadPool = pool
+  debug.pointee.isTrashing = Core.option(.debugTrash) == TrashMode.on
+  debug.pointee.sampleEvery = Int32(truncatingIfNeeded: Core.option(.debugSample))
+  debug.pointee.start = keg_monotonic_nanoseconds()
+  debug.pointee.pid = processID()
+  debug.pointee.errorDescriptor = keg_debug_keep_stderr()
+  debug.pointee.quarantine.configure()
+  Core.heap.pointee.forgetRecords = {
+    forgetRecords(UInt(bitPattern: $0).pointer(to: Slab.self))
+  }
+  keg_debug_set_running()
+  debugBootLock.unlock()
+  var hooks = keg_debug_hooks(
+    fork_prepare: { prepareFork() }, fork_parent: { parentOfFork() },
+    fork_child: { childOfFork() }, thread_exits: { debugThreadExits() })
+  keg_debug_install_hooks(&hooks)
+  bootStacks()
+  return true
+}
+
+func processID() -> UInt32 {
+  UInt32(truncatingIfNeeded: keg_syscall6(Int(KEG_SYS_getpid), 0, 0, 0, 0, 0, 0))
+}
+
+func threadID() -> UInt32 {
+  UInt32(truncatingIfNeeded: keg_syscall6(Int(KEG_SYS_gettid), 0, 0, 0, 0, 0, 0))
+}
+
+/// Gives the calling thread its part of the state. False: no memory.
+func attachDebugThread() -> Bool {
+  guard bootDebug(), let pool = debug.pointee.threadPool else { return false }
+  let thread = keg_debug_thread()
+  thread.pointee.id = threadID()
+  let part = pool.take()
+  if part == 0 { return true }
+  let pointer = part.pointer(to: DebugThread.self)
+  pointer.initialize(to: DebugThread())
+  debug.pointee.threadLock.lock()
+  debug.pointee.threads.append(pointer)
+  debug.pointee.threadLock.unlock()
+  thread.pointee.quarantine = part
+  keg_debug_watch_thread_exit()
+  return true
+}
+
+/// The calling thread ends: what it holds back goes to the common quarantine.
+private func debugThreadExits() {
+  let thread = keg_debug_thread()
+  let address = thread.pointee.quarantine
+  if address == 0 { return }
+  let state = thread.pointee.state
+  thread.pointee.state = KEG_DEBUG_NESTED
+  keg_compiler_barrier()
+  thread.pointee.quarantine = 0
+  let part = address.pointer(to: DebugThread.self)
+  handOver(part)
+  debug.pointee.threadLock.lock()
+  debug.pointee.threads.remove(part)
+  debug.pointee.counts.allocations &+= part.pointee.counts.allocations
+  debug.pointee.counts.frees &+= part.pointee.counts.frees
+  debug.pointee.threadLock.unlock()
+  debug.pointee.threadPool?.give(address)
+  keg_compiler_barrier()
+  thread.pointee.state = state
+}

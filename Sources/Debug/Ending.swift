@@ -1,0 +1,131 @@
+// Ending.swift: the end of a process: a last check of everything, the summary, and
+// the status that tells that something was found.
+//
+//   exit, return from main ─▶ our destructor, among the last ─┐
+//   _exit, _Exit ───────────────────────────────────────────┴▶ finish ─▶ status
+//
+// When the status changes at exit, the program's output is flushed first, as the C
+// library would have done a moment later. At _exit it is not: nor would it have been.
+
+import Base
+import DebugPlatform
+import Keg
+import Malloc
+import Platform
+
+struct Summary {
+  var errors: UInt = 0
+  var leaks: UInt = 0
+  var leakedBytes: UInt = 0
+  var allocations: UInt = 0
+  var frees: UInt = 0
+  var quarantineBytes: UInt = 0
+}
+
+/// The last look at the process. Once in a process; later calls know the result.
+/// - Returns: the status the process is to have; nil: its own.
+func finish() -> Int32? {
+  guard keg_debug_is_running() else { return nil }
+  let thread = keg_debug_thread()
+  let state = thread.pointee.state
+  thread.pointee.state = KEG_DEBUG_NESTED
+  if !debug.pointee.isFinished {
+    debug.pointee.isFinished = true
+    validateAll()
+    checkLeaksAtExit()
+    writeSummary()
+  }
+  thread.pointee.state = state
+  let code = Int32(truncatingIfNeeded: Core.option(.debugExitCode))
+  return debug.pointee.findings.errors > 0 && code != 0 ? code : nil
+}
+
+/// Our destructor.
+@c func keg_debug_at_exit() {
+  if let status = finish() {
+    keg_debug_flush_program()
+    endProcess(status)
+  }
+}
+
+/// What _exit does. Never returns.
+@c public func keg_debug_exit(_ status: Int32) {
+  endProcess(finish() ?? status)
+}
+
+func endProcess(_ status: Int32) -> Never {
+  while true {
+    _ = keg_syscall6(231 /* exit_group */, Int(status), 0, 0, 0, 0, 0)
+  }
+}
+
+private func writeSummary() {
+  var summary = Summary()
+  summary.errors = debug.pointee.findings.errors
+  summary.quarantineBytes = debug.pointee.quarantine.bytes
+  summary.leaks = debug.pointee.leaks
+  summary.leakedBytes = debug.pointee.leakedBytes
+  debug.pointee.threadLock.withLock {
+    summary.allocations = debug.pointee.counts.allocations
+    summary.frees = debug.pointee.counts.frees
+    debug.pointee.threads.forEach {
+      summary.allocations &+= $0.pointee.counts.allocations
+      summary.frees &+= $0.pointee.counts.frees
+    }
+  }
+  let isJSON = Core.option(.debugJSONFile) != 0
+  // A process without a bug is silent, like its output without us.
+  if !isJSON, summary.errors == 0, Core.option(.debugLogFile) == 0 { return }
+  debug.pointee.reportLock.lock()
+  var text = ReportText()
+  withUnsafeMutablePointer(to: &text) { text in
+    debug.pointee.findings.forEachRepeated { number, kind, count in
+      if isJSON {
+        writeRepeatedJSON(number, kind, count, &text.pointee)
+      } else {
+        text.pointee.append("kegmalloc: ")
+        text.pointee.append(kind.name)
+        text.pointee.append(" of report ")
+        text.pointee.append(decimal: number)
+        text.pointee.append(" was found ")
+        text.pointee.append(decimal: count)
+        text.pointee.append(" times\n")
+      }
+    }
+  }
+  if isJSON { writeSummaryJSON(summary, &text) } else { writeText(summary, &text) }
+  text.send(to: openReport(isJSON ? .debugJSONFile : .debugLogFile))
+  debug.pointee.reportLock.unlock()
+}
+
+private func writeText(_ summary: Summary, _ text: inout ReportText) {
+  text.append("kegmalloc: summary: process ")
+  text.append(decimal: UInt(debug.pointee.pid))
+  text.append(": errors ")
+  text.append(decimal: summary.errors)
+  text.append(", leaks ")
+  text.append(decimal: summary.leaks)
+  text.append(", leaked bytes ")
+  text.append(decimal: summary.leakedBytes)
+  text.append(", allocations ")
+  text.append(decimal: summary.allocations)
+  text.append(", frees ")
+  text.append(decimal: summary.frees)
+  text.append(", quarantine bytes ")
+  text.append(decimal: summary.quarantineBytes)
+  text.append("\n")
+}
+
+// MARK: - Where reports go
+
+/// The descriptor for the file that an option names, opened when first needed;
+/// standard error, of which boot made a copy, without one.
+func openReport(_ option: Option) -> Int32 {
+  let path = Core.option(option)
+  if path == 0 { return debug.pointee.errorDescriptor }
+  if debug.pointee.reportDescriptor < 0 {
+    debug.pointee.reportDescriptor = keg_debug_open_report(
+      path.pointer(to: CChar.self), Int32(bitPattern: debug.pointee.pid))
+  }
+  return debug.pointee.reportDescriptor
+}

@@ -1,0 +1,138 @@
+// Free.swift: every way to give memory back, checked.
+//
+//   address ─▶ place ─▶ state live? ─▶ start of the item? ─▶ right call? ─▶ right size?
+//                          │ compare and swap: one of two frees wins
+//                          ▼
+//   red zones whole? ─▶ trash ─▶ quarantine
+//
+// After a report the call does what comes closest: a second free does nothing, a free
+// by the wrong call frees.
+
+import Base
+import DebugPlatform
+import Keg
+import Malloc
+import Platform
+import Synchronization
+
+/// By what call memory goes.
+enum FreeKind: UInt32 {
+  case free = 0
+  case delete
+  case deleteArray
+  case realloc
+  case freeSized
+  case freeAlignedSized
+
+  /// Whether memory of this kind may go by this call.
+  @inline(__always)
+  func fits(_ kind: AllocationKind) -> Bool {
+    switch self {
+    case .free, .realloc: kind == .malloc || kind == .memalign
+    case .freeSized: kind == .malloc
+    case .freeAlignedSized: kind == .memalign
+    case .delete: kind == .new || kind == .alignedNew
+    case .deleteArray: kind == .newArray || kind == .alignedNewArray
+    }
+  }
+}
+
+/// What the call says of the block; 0 stands for nothing.
+struct Claim {
+  let call: FreeKind
+  var size: UInt? = nil
+  var alignment: UInt? = nil
+}
+
+/// free(3) and its kin.
+@inline(__always)
+func deallocate(_ address: UInt, _ claim: Claim) {
+  if address == 0 { return }
+  guard case .straight = enterDebug() else { return deallocateNested(address) }
+  deallocateItem(address, claim)
+  leaveDebug()
+}
+
+/// What `deallocate` does between `enterDebug` and `leaveDebug`.
+func deallocateItem(_ address: UInt, _ claim: Claim) {
+  guard case .item(let item) = place(of: address) else {
+    return deallocateUnknown(address, claim)
+  }
+  let record = item.record
+  if item.user != address || record.state != .live {
+    return reportBadFree(address, item, claim)
+  }
+  // Only the winner of two frees goes on.
+  if record.change(from: .live, to: .busy) != .live {
+    return reportBadFree(address, item, claim)
+  }
+  if !claim.call.fits(record.kind) { reportMismatch(item, claim) }
+  if claim.size != nil || claim.alignment != nil || record.kind.rawValue >= AllocationKind.alignedNew.rawValue {
+    checkClaim(item, claim)
+  }
+  checkZones(item, .freeing)
+  retire(item)
+}
+
+/// Makes an item that is `.busy` a freed one.
+@inline(__always)
+func retire(_ item: Item) {
+  let record = item.record
+  let thread = keg_debug_thread()
+  let hasTrash = debug.pointee.isTrashing
+  if hasTrash { writeTrash(Trash.freed, item.user, item.userEnd) }
+  record.pointee.freeThread = thread.pointee.id
+  record.pointee.freeStack = captureStack()
+  if thread.pointee.quarantine != 0 {
+    thread.pointee.quarantine.pointer(to: DebugThread.self).pointee.counts.frees &+= 1
+  }
+  record.set(.freed, hasTrash: hasTrash)
+  quarantine(item)
+}
+
+/// Frees what has no record.
+@inline(never)
+private func deallocateUnknown(_ address: UInt, _ claim: Claim) {
+  switch place(of: address) {
+  case .unchecked, .emergency:
+    Core.giveSlot(address)
+  case .outside where Core.option(.deepBind) == DeepBindMode.keep && Core.isForeignBlock(address):
+    Core.giveSlot(address)
+  default:
+    reportInvalidFree(address, claim)
+  }
+}
+
+/// A free by who comes in nested: the item waits until a straight call takes it.
+@inline(never)
+private func deallocateNested(_ address: UInt) {
+  guard keg_debug_is_running(), case .item(let item) = place(of: address),
+    item.user == address, item.record.change(from: .live, to: .busy) == .live
+  else {
+    if Core.isUp { Core.giveSlotNested(address) }
+    return
+  }
+  var head = debug.pointee.orphans.load(ordering: .relaxed)
+  while true {
+    item.slot.word = head
+    let result = debug.pointee.orphans.compareExchange(
+      expected: head, desired: item.slot, ordering: .acquiringAndReleasing)
+    if result.exchanged { return }
+    head = result.original
+  }
+}
+
+/// Frees what handlers over our calls left. Called in `.straight`.
+func adoptOrphans() {
+  if debug.pointee.orphans.load(ordering: .relaxed) == 0 { return }
+  var slot = debug.pointee.orphans.exchange(0, ordering: .acquiring)
+  while slot != 0 {
+    let next = slot.word
+    slot.word = zoneWord(slot)
+    if case .item(let item) = place(of: slot) {
+      checkZones(item, .freeing)
+      retire(item)
+    }
+    slot = next
+  }
+}

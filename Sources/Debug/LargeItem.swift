@@ -1,0 +1,71 @@
+// LargeItem.swift: checked blocks that are spans of their own.
+//
+//   span  | left zone | what was asked for | right zone ··|··· untouched ···|
+//                                                          OS page          64 KiB
+//
+// The record comes from a pool; the span's payload leads to it. All chunks of the
+// span have an entry in the page map, so that an address inside leads there too.
+
+import Base
+import DebugPlatform
+import Keg
+import Malloc
+import Pages
+import Platform
+import SizeClass
+import Vmem
+
+/// A large block, or 0. Called in `.straight`.
+func allocateLargeItem(
+  _ size: UInt, _ alignment: UInt, _ kind: AllocationKind, _ zeroed: Bool
+) -> UInt {
+  let bytes = slotBytes(size, leftZone: alignment)
+  let start = Core.takeSpan(max(bytes, SizeClass.largest &+ 1), alignment: alignment)
+  if start == 0 { return 0 }
+  let heap = Core.heap
+  guard let map = heap.pageMap(for: start), case .span(let span) = map.owner(at: map.index(of: start))
+  else {
+    return start
+  }
+  let memory = takeRecord()
+  if memory == 0 { return start }
+  let record = memory.pointer(to: Record.self)
+  let user = start &+ alignment
+  let end = user &+ size
+  let isZero = !span.pointee.isDirty
+  record.pointee.size = size
+  map.enter(span, at: start, chunkCount: span.pointee.size &>> Chunk.shift)
+  writeZone(user &- min(alignment, 4096), user)
+  writeZone(end, (start &+ bytes).roundedUp(to: Core.pageSize))
+  if zeroed, isZero {
+    // The kernel's zeros: not touched.
+  } else {
+    fill(user, end, zeroed, isZero: false)
+  }
+  note(record, size)
+  record.set(.live, kind: kind, leftZone: alignment, hasTrash: false, epoch: debug.pointee.epoch)
+  keg_compiler_barrier()
+  span.pointee.payload = memory | recordBit
+  return user
+}
+
+/// Gives a large block that leaves the quarantine back to the core.
+func releaseLargeItem(_ item: Item) {
+  let heap = Core.heap
+  guard let map = heap.pageMap(for: item.slot),
+    case .span(let span) = map.owner(at: map.index(of: item.slot))
+  else { return }
+  giveRecord(span.pointee.payload & ~recordBit)
+  span.pointee.payload = item.capacity
+  let chunks = span.pointee.size &>> Chunk.shift
+  if chunks > 1 { map.clear(at: item.slot &+ Chunk.size, chunkCount: chunks &- 1) }
+  Core.giveSpan(item.slot, span)
+}
+
+private func takeRecord() -> UInt {
+  debug.pointee.recordLock.withLock { debug.pointee.recordMemory.take(1) }
+}
+
+private func giveRecord(_ record: UInt) {
+  debug.pointee.recordLock.withLock { debug.pointee.recordMemory.give(record, 1) }
+}

@@ -1,0 +1,223 @@
+// Record.swift: what is known of an item, beside the slab that holds it.
+//
+//   Slab.records ──▶ | record 0 | record 1 | … |       one for each slot of the slab
+//   span's payload ─▶ | record |                       of a large block
+//
+//   slot   | left zone |  what was asked for  | right zone ········|
+//          slot        user                   user + size         slot + capacity
+//
+// Records lie in metadata: nothing that a program writes past a block reaches them.
+// The state changes by compare and swap at the boundary of the API, before any cache
+// (D03), so of two frees of one item exactly one succeeds, whichever threads make
+// them. Everything else in a record belongs to whoever has brought it to `.busy`, or
+// has just taken the slot.
+//
+//   untouched ─▶ free ─▶ live ─▶ busy ─▶ freed ─▶ free      (and busy ─▶ live: realloc)
+
+import Base
+import DebugPlatform
+import Keg
+import Malloc
+import Synchronization
+import Vmem
+
+enum ItemState: UInt32 {
+  /// The slot was never used; its contents are unknown.
+  case untouched = 0
+  /// With the core; holds trash.
+  case free
+  /// The program's.
+  case live
+  /// In the quarantine; holds trash.
+  case freed
+  /// In a call of free or realloc.
+  case busy
+}
+
+/// By what call memory came, in the order of the names that reports use.
+enum AllocationKind: UInt32 {
+  case malloc = 0
+  case memalign
+  case new
+  case newArray
+  case alignedNew
+  case alignedNewArray
+}
+
+typealias StackID = UInt32
+
+struct Record: ~Copyable {
+  /// state | kind << 3 | log2(left zone) << 7 | mark << 13 | hasTrash << 14 | epoch << 16.
+  fileprivate let meta: Atomic<UInt32>
+  /// Milliseconds since start.
+  var allocationTime: UInt32
+  /// Bytes asked for.
+  var size: UInt
+  var allocationStack: StackID
+  var freeStack: StackID
+  var allocationThread: UInt32
+  var freeThread: UInt32
+
+  static var byteCount: UInt { 32 }
+}
+
+typealias RecordPointer = UnsafeMutablePointer<Record>
+
+extension UnsafeMutablePointer where Pointee == Record {
+  @inline(__always)
+  private var word: UInt32 {
+    get { pointee.meta.load(ordering: .relaxed) }
+    nonmutating set { pointee.meta.store(newValue, ordering: .releasing) }
+  }
+
+  @inline(__always)
+  var state: ItemState {
+    // Never nil: only `set` and `change` write the bits.
+    ItemState(rawValue: pointee.meta.load(ordering: .acquiring) & 7).unsafelyUnwrapped
+  }
+  @inline(__always)
+  var kind: AllocationKind { AllocationKind(rawValue: word &>> 3 & 15).unsafelyUnwrapped }
+  /// Bytes before what the program got.
+  @inline(__always)
+  var leftZone: UInt { 1 &<< UInt(word &>> 7 & 63) }
+  /// Whether the user's bytes hold the pattern of freed memory.
+  var hasTrash: Bool { word & 0x4000 != 0 }
+  /// The count of leak marks when the item was allocated.
+  var epoch: UInt32 { word &>> 16 }
+
+  /// For the leak scan, while the world is stopped.
+  var isMarked: Bool {
+    get { word & 0x2000 != 0 }
+    nonmutating set { word = newValue ? word | 0x2000 : word & ~0x2000 }
+  }
+
+  @inline(__always)
+  func set(
+    _ state: ItemState, kind: AllocationKind, leftZone: UInt, hasTrash: Bool, epoch: UInt32
+  ) {
+    let shift = UInt32(truncatingIfNeeded: leftZone.log2Floor)
+    let high = (hasTrash ? 0x4000 : 0) | epoch &<< 16
+    word = state.rawValue | kind.rawValue &<< 3 | shift &<< 7 | high
+  }
+
+  /// Sets the state, which only the owner of the item may do.
+  @inline(__always)
+  func set(_ state: ItemState, hasTrash: Bool) {
+    word = word & ~0x4007 | state.rawValue | (hasTrash ? 0x4000 : 0)
+  }
+
+  /// Brings the item from one state to another, if it is in that one.
+  /// - Returns: the state it was in.
+  @inline(__always)
+  func change(from old: ItemState, to new: ItemState) -> ItemState {
+    var word = self.word
+    while word & 7 == old.rawValue {
+      let result = pointee.meta.compareExchange(
+        expected: word, desired: word & ~7 | new.rawValue, ordering: .acquiringAndReleasing)
+      if result.exchanged { return old }
+      word = result.original
+    }
+    return ItemState(rawValue: word & 7).unsafelyUnwrapped
+  }
+}
+
+/// A slot, its record, and where it lies.
+struct Item {
+  let record: RecordPointer
+  /// The first byte of the slot.
+  let slot: UInt
+  /// Its bytes.
+  let capacity: UInt
+  /// nil: a large block.
+  let slab: UnsafeMutablePointer<Slab>?
+
+  @inline(__always)
+  var user: UInt { slot &+ record.leftZone }
+  @inline(__always)
+  var userEnd: UInt { user &+ record.pointee.size }
+  var end: UInt { slot &+ capacity }
+
+  /// The name of the zone, NUL-terminated; nil: a large block.
+  var zone: UnsafePointer<CChar>? { slab?.pointee.keg.pointee.name }
+
+  /// The slot before or behind this one in its slab, if that was ever used.
+  func neighbour(_ distance: Int) -> Item? {
+    guard let slab else { return nil }
+    let keg = slab.pointee.keg
+    let stride = keg.pointee.layout.stride
+    let index = Int(bitPattern: keg.slot(of: slot, in: slab)) &+ distance
+    guard index >= 0, index < Int(bitPattern: keg.pointee.layout.itemCount) else { return nil }
+    let item = Item(
+      record: slab.record(UInt(bitPattern: index)),
+      slot: slab.pointee.base &+ UInt(bitPattern: index) &* stride, capacity: stride, slab: slab)
+    return item.record.state == .untouched ? nil : item
+  }
+}
+
+extension UnsafeMutablePointer where Pointee == Slab {
+  /// The record of a slot. The slab must have records.
+  @inline(__always)
+  func record(_ index: UInt) -> RecordPointer {
+    (pointee.records &+ index &* Record.byteCount).pointer(to: Record.self)
+  }
+}
+
+/// What lies at an address.
+enum Place {
+  case item(Item)
+  /// The core's own: an item that is not checked, or one of another zone.
+  case unchecked
+  /// Memory for signal handlers.
+  case emergency
+  /// A large block started here and is gone.
+  case gone
+  /// Nothing of ours.
+  case outside
+}
+
+/// A large block's payload is its record with this bit, or its size.
+var recordBit: UInt { 1 &<< 63 }
+
+/// The item whose slot holds `address`, or what else is there.
+func place(of address: UInt) -> Place {
+  guard Core.isUp, let map = Core.heap.pageMap(for: address) else {
+    return Core.isUp && Core.isEmergencyMapping(address) ? .emergency : .outside
+  }
+  switch map.owner(at: map.index(of: address)) {
+  case .slab(let slab):
+    guard slab.pointee.records != 0 else { return .unchecked }
+    let keg = slab.pointee.keg
+    let index = keg.slot(of: address, in: slab)
+    // The rest at the end of a slab is nobody's.
+    guard index < keg.pointee.layout.itemCount else { return .outside }
+    let stride = keg.pointee.layout.stride
+    return .item(
+      Item(
+        record: slab.record(index), slot: slab.pointee.base &+ index &* stride, capacity: stride,
+        slab: slab))
+  case .span(let span):
+    return largeItem(span).map { .item($0) } ?? .unchecked
+  case .freed: return .gone
+  case .emergency: return .emergency
+  case .nobody: return .outside
+  }
+}
+
+/// The item that is the whole of a span; nil: one of the core's.
+func largeItem(_ span: TagPointer) -> Item? {
+  let payload = span.pointee.payload
+  guard payload & recordBit != 0 else { return nil }
+  let record = (payload & ~recordBit).pointer(to: Record.self)
+  return Item(
+    record: record, slot: span.pointee.start,
+    capacity: slotBytes(record.pointee.size, leftZone: record.leftZone).roundedUp(to: Core.pageSize),
+    slab: nil)
+}
+
+/// The least right zone, in bytes. With 16 on the left it costs nothing for sizes
+/// that are multiples of 8, since slots come in steps of 16.
+var leastRightZone: UInt { 8 }
+
+/// The bytes that a slot must have.
+@inline(__always)
+func slotBytes(_ size: UInt, leftZone: UInt) -> UInt { leftZone &+ size &+ leastRightZone }

@@ -1,0 +1,94 @@
+// debug.c: storage of the debug library, and its questions to the C library.
+#define _GNU_SOURCE
+#include "debug.h"
+#include "platform.h"
+
+#include <dlfcn.h>
+#include <link.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/sysinfo.h>
+
+__thread struct keg_debug_thread keg_debug_self;
+char keg_debug_bytes[KEG_DEBUG_BYTES] __attribute__((aligned(64)));
+char keg_debug_running;
+char keg_report_bytes[KEG_REPORT_BYTES] __attribute__((aligned(64)));
+
+static pthread_key_t exit_key;
+static bool has_exit_key;
+static void (*thread_exits)(void);
+
+static void run_thread_exit(void *unused) {
+  (void)unused;
+  // Other destructors may still free: be called again, as late as pthread allows.
+  if (++keg_debug_self.exit_rounds < PTHREAD_DESTRUCTOR_ITERATIONS)
+    keg_debug_watch_thread_exit();
+  else
+    thread_exits();
+}
+
+void keg_debug_install_hooks(const struct keg_debug_hooks *hooks) {
+  thread_exits = hooks->thread_exits;
+  has_exit_key = pthread_key_create(&exit_key, run_thread_exit) == 0;
+  pthread_atfork(hooks->fork_prepare, hooks->fork_parent, hooks->fork_child);
+}
+
+void keg_debug_watch_thread_exit(void) {
+  if (has_exit_key) pthread_setspecific(exit_key, &keg_debug_self);
+}
+
+extern int _dl_find_object(void *, struct dl_find_object *) __attribute__((weak));
+
+bool keg_debug_find_module(uintptr_t address, const char **path, uintptr_t *base) {
+  struct dl_find_object found;
+  if (!_dl_find_object || _dl_find_object((void *)address, &found) != 0) return false;
+  *path = found.dlfo_link_map->l_name;
+  *base = found.dlfo_link_map->l_addr;
+  return true;
+}
+
+uintptr_t keg_debug_memory_bytes(void) {
+  struct sysinfo info;
+  return sysinfo(&info) == 0 ? (uintptr_t)info.totalram * info.mem_unit : (uintptr_t)1 << 32;
+}
+
+void keg_debug_flush_program(void) { fflush(NULL); }
+
+// ---- files of reports -----------------------------------------------------------
+
+int keg_debug_keep_stderr(void) {
+  long copy = keg_syscall6(72 /* fcntl */, 2, 1030 /* F_DUPFD_CLOEXEC */, 200, 0, 0, 0);
+  return copy < 0 ? 2 : (int)copy;
+}
+
+bool keg_debug_names_process(const char *path) {
+  for (; *path; path++)
+    if (path[0] == '%' && path[1] == 'p') return true;
+  return false;
+}
+
+int keg_debug_open_report(const char *path, int pid) {
+  char name[4096];
+  size_t used = 0;
+  for (; *path && used < sizeof name - 16; path++) {
+    if (path[0] == '%' && path[1] == 'p') {
+      char digits[16];
+      int count = 0;
+      do digits[count++] = (char)('0' + pid % 10);
+      while ((pid /= 10) != 0);
+      while (count > 0) name[used++] = digits[--count];
+      path++;
+    } else {
+      name[used++] = *path;
+    }
+  }
+  name[used] = 0;
+  // Out of the way of the program's own descriptors.
+  long file = keg_syscall6(2 /* open */, (long)name, 02002101 /* append, create, cloexec */, 0644, 0, 0, 0);
+  if (file < 0) return (int)file;
+  long copy = keg_syscall6(72 /* fcntl */, file, 1030 /* F_DUPFD_CLOEXEC */, 201, 0, 0, 0);
+  if (copy < 0) return (int)file;
+  keg_syscall6(3 /* close */, file, 0, 0, 0, 0, 0);
+  return (int)copy;
+}

@@ -1,0 +1,86 @@
+// debug.h: what only the debug library needs of C: its part of thread-local storage,
+// room for its state, and its questions to the C library. Swift sees it as the
+// module DebugPlatform.
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define KEG_DEBUG_HIDDEN __attribute__((visibility("hidden")))
+
+// ---- threads (Sources/Debug/Entry.swift) -------------------------------------
+
+/// Where a thread is.
+enum {
+  KEG_DEBUG_UNATTACHED = 0,  ///< has not called yet; what TLS starts with
+  KEG_DEBUG_OUTSIDE = 1,     ///< in the program
+  KEG_DEBUG_INSIDE = 2,      ///< in a call of ours; who calls now is a signal handler
+  KEG_DEBUG_NESTED = 3,      ///< in a call of ours that may call malloc itself
+};
+
+struct keg_debug_thread {
+  long state;
+  int32_t countdown;      ///< allocations until the next one that is checked
+  uintptr_t quarantine;   ///< the thread's part of it, 0: none yet
+  uint32_t id;            ///< gettid
+  uint32_t calls;         ///< counts up; now and then the clock is read
+  uint64_t random;        ///< state of xorshift, 0: not seeded
+  uint32_t exit_rounds;   ///< how often pthread has run our key's destructor
+  uint32_t failure_countdown;  ///< allocations until one that is made to fail
+};
+extern __thread struct keg_debug_thread keg_debug_self
+    __attribute__((tls_model("initial-exec"))) KEG_DEBUG_HIDDEN;
+static inline struct keg_debug_thread *_Nonnull keg_debug_thread(void) {
+  return &keg_debug_self;
+}
+
+// ---- state ---------------------------------------------------------------------
+
+/// Room for `DebugState`: zero, aligned to a cache line.
+#define KEG_DEBUG_BYTES 32768
+extern char keg_debug_bytes[KEG_DEBUG_BYTES] KEG_DEBUG_HIDDEN;
+static inline uintptr_t keg_debug_storage(void) { return (uintptr_t)keg_debug_bytes; }
+
+/// Whether the debug layer has booted. Acquires what boot released.
+extern char keg_debug_running KEG_DEBUG_HIDDEN;
+static inline bool keg_debug_is_running(void) {
+  return __atomic_load_n(&keg_debug_running, __ATOMIC_ACQUIRE);
+}
+static inline void keg_debug_set_running(void) {
+  __atomic_store_n(&keg_debug_running, 1, __ATOMIC_RELEASE);
+}
+
+/// Room for one report, which goes out in one write; used under the report lock.
+#define KEG_REPORT_BYTES 65536
+extern char keg_report_bytes[KEG_REPORT_BYTES] KEG_DEBUG_HIDDEN;
+static inline uint8_t *_Nonnull keg_report_buffer(void) { return (uint8_t *)keg_report_bytes; }
+
+/// A copy of standard error at a high number.
+extern int keg_debug_keep_stderr(void) KEG_DEBUG_HIDDEN;
+/// Opens a file for reports, `%p` in its name being the process; appends. Negative: error.
+extern int keg_debug_open_report(const char *_Nonnull path, int pid) KEG_DEBUG_HIDDEN;
+/// Whether a file's name depends on the process.
+extern bool keg_debug_names_process(const char *_Nonnull path) KEG_DEBUG_HIDDEN;
+
+// ---- the C library -----------------------------------------------------------------
+
+struct keg_debug_hooks {
+  void (*_Nonnull fork_prepare)(void);
+  void (*_Nonnull fork_parent)(void);
+  void (*_Nonnull fork_child)(void);
+  void (*_Nonnull thread_exits)(void);
+};
+extern void keg_debug_install_hooks(const struct keg_debug_hooks *_Nonnull hooks) KEG_DEBUG_HIDDEN;
+/// Has `thread_exits` called when this thread ends.
+extern void keg_debug_watch_thread_exit(void) KEG_DEBUG_HIDDEN;
+
+/// The module that `address` lies in: its path and where it was loaded. Takes no
+/// lock (`_dl_find_object`). False: none.
+extern bool keg_debug_find_module(uintptr_t address, const char *_Nullable *_Nonnull path,
+                                  uintptr_t *_Nonnull base) KEG_DEBUG_HIDDEN;
+
+/// Bytes of memory this machine has, by sysinfo(2).
+extern uintptr_t keg_debug_memory_bytes(void) KEG_DEBUG_HIDDEN;
+
+/// fflush(NULL): what the program has written goes out before its status changes.
+extern void keg_debug_flush_program(void) KEG_DEBUG_HIDDEN;
