@@ -5,6 +5,7 @@ import Foundation
 
 enum Launch {
   static let libraryName = "libkegmalloc.so"
+  static let debugLibraryName = "libkegmalloc-debug.so"
 
   /// Where an installed library may be, after the place beside the command.
   static var installedDirectories: [String] {
@@ -20,10 +21,12 @@ enum Launch {
 
   /// The absolute path of the library to preload.
   /// - Parameters:
+  ///   - name: the file name of the library.
   ///   - chosen: the value of `--lib`, if given.
   ///   - command: the absolute path of this command.
   static func library(
-    chosen: String?, command: String, installed: [String] = installedDirectories
+    named name: String = libraryName, chosen: String?, command: String,
+    installed: [String] = installedDirectories
   ) throws(Refusal) -> String {
     if let chosen {
       guard let path = realpathString(chosen) else {
@@ -35,11 +38,20 @@ enum Launch {
       .deletingLastPathComponent
     let directories = [prefix + "/lib"] + installed
     for directory in directories {
-      let path = directory + "/" + libraryName
+      let path = directory + "/" + name
       if access(path, R_OK) == 0 { return try preloadable(path) }
     }
     throw Refusal(
-      line: "\(libraryName) not found in \(directories.joined(separator: ", ")); name it with --lib")
+      line: "\(name) not found in \(directories.joined(separator: ", ")); name it with --lib")
+  }
+
+  /// The path of the running program.
+  static var ownPath: String {
+    var buffer = [CChar](repeating: 0, count: Int(PATH_MAX))
+    let length = readlink("/proc/self/exe", &buffer, buffer.count)
+    // Without /proc only the installed places remain.
+    guard length > 0 else { return "/usr/local/bin/kegmalloc" }
+    return String(decoding: buffer.prefix(length).map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 
   /// LD_PRELOAD separates its entries by colons and blanks and has no escape.

@@ -69,7 +69,7 @@ struct Run: ParsableCommand {
     try Verdict.check(file)
     return Prepared(
       file: file,
-      library: try Launch.library(chosen: library, command: ownPath()),
+      library: try Launch.library(chosen: library, command: Launch.ownPath),
       configuration: Launch.configuration(pairs, after: environment["KEGMALLOC_CONF"]))
   }
 
@@ -90,13 +90,5 @@ struct Run: ParsableCommand {
 
   private func getenvString(_ name: String) -> String? {
     getenv(name).map { String(cString: $0) }
-  }
-
-  private func ownPath() -> String {
-    var buffer = [CChar](repeating: 0, count: Int(PATH_MAX))
-    let length = readlink("/proc/self/exe", &buffer, buffer.count)
-    // Without /proc only the installed places remain.
-    guard length > 0 else { return "/usr/local/bin/kegmalloc" }
-    return String(decoding: buffer.prefix(length).map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 }
