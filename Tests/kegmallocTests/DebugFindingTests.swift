@@ -13,7 +13,7 @@ struct DebugFindingTests {
     let line = Canned.finding(
       "overflow", what: "a byte past the end was written", offset: 24,
       stacks: ["detected": stack, "allocated": stack, "freed": Canned.stack([])],
-      bytes: Canned.bytes.replacingOccurrences(of: "malloc", with: ""))
+      bytes: Canned.bytes)
     _ = try findingLog([line.replacingOccurrences(of: "\"size\":40", with: "\"size\":24")]) {
       reports.append(ReportText(workingDirectory: "/src").report($0))
     }
@@ -21,16 +21,17 @@ struct DebugFindingTests {
       reports == [
         """
         kegmalloc: ERROR: overflow: a byte past the end was written at 0x7f0000001000
-          process 10, thread 2, 24 bytes from new[], zone malloc-64, offset 24, after 1,234 ms
+          process 10, thread 2: 24 bytes by new[] at 0x7f0000001000, offset 24, zone malloc-64, after 1,234 ms
           detected by thread 1:
             #0 0x550000001010 work (/bin/prog+0x1010)
             #1 0x550000002020 main (/bin/prog+0x2020)
           allocated by thread 1:
             #0 0x550000001010 work (/bin/prog+0x1010)
             #1 0x550000002020 main (/bin/prog+0x2020)
-            0x7f0000000ff0   -16  fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe  ................
-            0x7f0000001000    +0 |61 61 61 61 61 61 61 61 61 61 61 61 61 61 61 61  aaaaaaaaaaaaaaaa
-            0x7f0000001010   +16  61 61 61 61 61 61 61 61>00 9b 9b 9b 9b 9b 9b 9b  aaaaaaaa........
+          bytes, [damaged], | start and end of the block:
+            0x7f0000000ff0  fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe
+            0x7f0000001000 |61 61 61 61 61 61 61 61 61 61 61 61 61 61 61 61
+            0x7f0000001010  61 61 61 61 61 61 61 61|[00] 9b 9b 9b 9b 9b 9b 9b
 
         """
       ])
@@ -41,7 +42,7 @@ struct DebugFindingTests {
     let symbols = FixedSymbols()
     let stacks = ["detected": stack, "allocated": stack]
     _ = try findingLog(
-      [Canned.finding("use-after-free", access: "read", stacks: stacks)], symbols: symbols)
+      [Canned.finding("use-after-free", fault: true, stacks: stacks)], symbols: symbols)
     #expect(symbols.questions == [0x1010, 0x201f, 0x100f])
     let signal = FixedSymbols()
     let frames = [
@@ -104,13 +105,23 @@ struct DebugFindingTests {
   @Test("damage found late is one finding wherever it is found; faults are told apart")
   func identity() throws {
     let other = Canned.stack([Canned.frame("/bin/prog", 0x3030, "other")])
-    func lines(_ access: String?) -> [String] {
+    func lines(fault: Bool) -> [String] {
       [stack, other].map {
-        Canned.finding("use-after-free", access: access, stacks: ["detected": $0, "allocated": stack])
+        Canned.finding("use-after-free", fault: fault, stacks: ["detected": $0, "allocated": stack])
       }
     }
-    #expect(try findingLog(lines(nil)).findings.count == 1)
-    #expect(try findingLog(lines("write")).findings.count == 2)
+    #expect(try findingLog(lines(fault: false)).findings.count == 1)
+    #expect(try findingLog(lines(fault: true)).findings.count == 2)
+  }
+
+  @Test("the library counts repeated findings at the end")
+  func repeated() throws {
+    let log = try findingLog([
+      Canned.finding(stacks: ["detected": stack]),
+      #"{"kind":"repeated","pid":10,"id":3,"class":"double-free","count":5}"#,
+      #"{"kind":"repeated","pid":11,"id":3,"class":"double-free","count":5}"#,
+    ])
+    #expect(log.findings.map(\.count) == [5] && log.damagedLines == 0)
   }
 
   @Test("a forked child repeats its parent's leaks: the same items, not more")

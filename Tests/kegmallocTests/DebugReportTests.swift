@@ -20,7 +20,7 @@ struct DebugReportTests {
         "overflow", what: "a <byte> & more", offset: 24, stacks: ["allocated": stack("make", 0x10)],
         bytes: Canned.bytes),
       Canned.finding(
-        "use-after-free", access: "read",
+        "use-after-free", fault: true,
         stacks: ["detected": stack("use", 0x20), "allocated": stack("make", 0x10)]),
       Canned.leak(bytes: 10, stack: stack("hidden", 0x30)),
     ]

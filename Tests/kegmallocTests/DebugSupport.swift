@@ -20,12 +20,12 @@ enum Canned {
 
   static func finding(
     _ findingClass: String = "double-free", what: String = "free of a free item", pid: Int = 10,
-    access: String? = nil, offset: Int = 0, stacks: [String: String] = [:], bytes: String? = nil
+    fault: Bool = false, offset: Int = 0, stacks: [String: String] = [:], bytes: String? = nil
   ) -> String {
     let stacks = stacks.map { "\"\($0)\":\($1)" }.sorted().joined(separator: ",")
-    return #"{"kind":"finding","class":"\#(findingClass)","what":"\#(what)","address":"0x7f0000001000","#
+    return #"{"kind":"finding","id":3,"class":"\#(findingClass)","what":"\#(what)","address":"0x7f0000001000","#
       + #""pid":\#(pid),"thread":2,"time_ms":1234,"zone":"malloc-64","size":40,"offset":\#(offset),"#
-      + #""allocation":"new[]","access":\#(access.map { "\"\($0)\"" } ?? "null"),"count":1,"#
+      + #""block":"0x7f0000001000","allocation":"new[]","access":"write","fault":\#(fault),"count":1,"#
       + #""stacks":{\#(stacks)}\#(bytes.map { ",\"bytes\":\($0)" } ?? "")}"#
   }
 
@@ -45,7 +45,7 @@ enum Canned {
   static let bytes =
     #"{"address":"0x7f0000000ff0","hex":""# + String(repeating: "fe", count: 16)
     + String(repeating: "61", count: 24) + "00" + String(repeating: "9b", count: 7)
-    + #"","item_offset":-16}"#
+    + #"","item_offset":-16,"damage_start":"0x7f0000001018","damage_end":"0x7f0000001019"}"#
 }
 
 /// A symboliser with fixed answers, which records what it was asked.

@@ -65,13 +65,13 @@ struct DebugHTML {
     var html = "<details class='finding'><summary><b class='\(finding.class)'>\(escaped(finding.class))</b> "
     html += "\(escaped(finding.what)) at <code>\(escaped(finding.address))</code>"
     if finding.count > 1 { html += " <span class='count'>\(finding.count)×</span>" }
-    html += "</summary>\n<p>\(escaped(text.facts(finding).joined(separator: ", ")))"
+    html += "</summary>\n<p>\(escaped(text.facts(finding)))"
     if let guards = finding.guards {
       html += ", guard pages \(escaped(guards.joined(separator: " and ")))"
     }
     html += "</p>\n" + stacks(finding)
     if let bytes = finding.bytes {
-      html += drawing(ByteDrawing(bytes, size: finding.size, mark: finding.offset))
+      html += drawing(ByteDrawing(bytes, size: finding.size))
     }
     return html + "</details>\n"
   }
@@ -96,7 +96,7 @@ struct DebugHTML {
   private func drawing(_ drawing: ByteDrawing) -> String {
     let rows = drawing.rows.map { row in
       let cells = row.bytes.map { byte in
-        "<td class='\(byte.place.rawValue)\(byte.isMarked ? " mark" : "")' title='offset \(byte.offset)'>"
+        "<td class='\(byte.place.rawValue)\(byte.isDamaged ? " mark" : "")' title='offset \(byte.offset)'>"
           + ByteDrawing.digits(byte.value) + "</td>"
       }
       return "<tr><th>0x\(String(row.address, radix: 16))</th>\(cells.joined())</tr>"

@@ -53,8 +53,12 @@ struct Finding: Codable {
   var size: Int?
   /// Where in the item, from its start.
   var offset: Int?
+  /// The start of the item.
+  var block: String?
   var allocation: String?
   var access: String?
+  /// True if the access itself was caught, false if its traces were found later.
+  var fault: Bool?
   /// How often it was seen; for leaks, how many items.
   var count: Int
   /// For leaks: definite, indirect, cycle, stack or reachable; and the bytes of all items.
@@ -72,7 +76,7 @@ struct Finding: Codable {
   init(_ record: FindingRecord, _ stacks: Stacks) {
     kind = .finding
     self.class = record.class
-    what = record.what
+    what = record.what + (record.number.map { " (\($0))" } ?? "")
     address = record.address
     pids = [record.pid]
     thread = record.thread
@@ -80,8 +84,10 @@ struct Finding: Codable {
     zone = record.zone
     size = record.size
     offset = record.offset
+    block = record.block
     allocation = record.allocation
     access = record.access
+    fault = record.fault
     count = record.count ?? 1
     self.stacks = stacks
     bytes = record.bytes
@@ -136,19 +142,21 @@ struct Finding: Codable {
     for side in other.guards ?? [] where guards?.contains(side) == false { guards?.append(side) }
   }
 
+  /// Whether it was noticed by its traces, so that where it was detected says little.
+  var isFoundLate: Bool {
+    fault != true && stacks.allocated?.frames.isEmpty == false
+      && ["overflow", "underflow", "use-after-free", "leak"].contains(self.class)
+  }
+
   /// What makes two findings the same: the class and the places in the program.
-  /// Damage that is found long after it was done is found anywhere, so then only
-  /// the item's own stacks count.
+  /// Damage found late is found anywhere, so then only the item's own stacks count.
   var identity: String {
     func places(_ stack: Stack?) -> String {
       (stack?.frames ?? []).map { "\($0.module ?? "")+\($0.offset ?? $0.pc)" }.joined(separator: " ")
     }
-    let foundLate =
-      access == nil && stacks.allocated?.frames.isEmpty == false
-      && ["overflow", "underflow", "use-after-free", "leak"].contains(self.class)
     return [
       self.class, leak ?? "", access ?? "", places(stacks.allocated), places(stacks.freed),
-      foundLate ? "" : places(stacks.detected),
+      isFoundLate ? "" : places(stacks.detected),
       stacks.labelled.isEmpty ? what : "",
     ].joined(separator: "|")
   }

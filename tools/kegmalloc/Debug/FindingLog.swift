@@ -10,6 +10,8 @@ final class FindingLog {
   private let onNew: (Finding) -> Void
   private(set) var findings: [Finding] = []
   private var indices: [String: Int] = [:]
+  /// Where the findings of the processes are, by their numbers.
+  private var numbers: [Int: [Int: Int]] = [:]
   /// The last summary of every process, in the order of their ends.
   private(set) var summaries: [SummaryRecord] = []
   /// Lines that were no records.
@@ -28,11 +30,14 @@ final class FindingLog {
   func add(line: Data) {
     switch Record(line: line) {
     case .finding(let record):
-      // The report of a fault begins at the instruction that faulted.
-      let stacks = symbolizer.stacks(record.stacks, isFault: record.access != nil)
-      add(Finding(record, stacks))
+      let stacks = symbolizer.stacks(record.stacks, isFault: record.fault == true)
+      let index = add(Finding(record, stacks))
+      if let id = record.id { numbers[record.pid, default: [:]][id] = index }
+    case .repeated(let record):
+      // The first time was a finding.
+      if let index = numbers[record.pid]?[record.id] { findings[index].count += record.count - 1 }
     case .leak(let record):
-      add(Finding(record, symbolizer.stacks(record.stacks, isFault: false)))
+      _ = add(Finding(record, symbolizer.stacks(record.stacks, isFault: false)))
     case .summary(let record):
       summaries.removeAll { $0.pid == record.pid }
       summaries.append(record)
@@ -41,20 +46,22 @@ final class FindingLog {
     }
   }
 
-  private func add(_ new: Finding) {
+  /// - Returns: the index of the finding that it is, or is another case of.
+  private func add(_ new: Finding) -> Int {
     var finding = new
     if let guardSide { finding.guards = [guardSide] }
     let identity = finding.identity
     if let index = indices[identity] {
       findings[index].absorb(finding)
       if let rule = findings[index].suppressedBy { rules.count(rule) }
-      return
+      return index
     }
     finding.suppressedBy = rules.rule(for: finding)
     if let rule = finding.suppressedBy { rules.count(rule) }
     indices[identity] = findings.count
     findings.append(finding)
     onNew(finding)
+    return findings.count - 1
   }
 
   /// Unsuppressed findings that make the exit code.

@@ -1,6 +1,7 @@
 // Record.swift: what the debug library writes, one JSON object a line.
 //
 //   {"kind":"finding", …}  one bug, as soon as it is detected
+//   {"kind":"repeated", …} how often a finding, named by its number, was seen in all
 //   {"kind":"leak", …}     one stack's leaked items of one kind, from a leak check
 //   {"kind":"summary", …}  the figures of a process, at its end
 //
@@ -10,6 +11,7 @@ import Foundation
 
 enum Record {
   case finding(FindingRecord)
+  case repeated(RepeatedRecord)
   case leak(LeakRecord)
   case summary(SummaryRecord)
 
@@ -22,6 +24,9 @@ enum Record {
     case "finding":
       guard let record = try? Self.decoder.decode(FindingRecord.self, from: text) else { return nil }
       self = .finding(record)
+    case "repeated":
+      guard let record = try? Self.decoder.decode(RepeatedRecord.self, from: text) else { return nil }
+      self = .repeated(record)
     case "leak":
       guard let record = try? Self.decoder.decode(LeakRecord.self, from: text) else { return nil }
       self = .leak(record)
@@ -69,11 +74,18 @@ struct BytesRecord: Codable, Equatable {
   var hex: String
   /// Where the first byte is, counted from the start of the item.
   var itemOffset: Int
+  /// The bytes that should be others; the end is the first that is right again.
+  var damageStart: String?
+  var damageEnd: String?
 }
 
 struct FindingRecord: Decodable {
+  /// Its number in its process.
+  var id: Int?
   var `class`: String
   var what: String
+  /// A number that belongs to the phrase, such as a size that was claimed.
+  var number: Int?
   var address: String
   var pid: Int
   var thread: Int?
@@ -81,11 +93,21 @@ struct FindingRecord: Decodable {
   var zone: String?
   var size: Int?
   var offset: Int?
+  /// The start of the item.
+  var block: String?
   var allocation: String?
   var access: String?
+  /// The detected stack begins at an instruction that faulted, not at a call.
+  var fault: Bool?
   var count: Int?
   var stacks: StacksRecord?
   var bytes: BytesRecord?
+}
+
+struct RepeatedRecord: Decodable {
+  var pid: Int
+  var id: Int
+  var count: Int
 }
 
 struct LeakRecord: Decodable {

@@ -11,29 +11,32 @@ struct ReportText {
 
   func report(_ finding: Finding) -> String {
     var text = "kegmalloc: ERROR: \(finding.class): \(finding.what) at \(finding.address)\n"
-    let facts = facts(finding)
-    if !facts.isEmpty { text += "  " + facts.joined(separator: ", ") + "\n" }
+    text += "  \(facts(finding))\n"
     for (label, stack) in finding.stacks.labelled {
       text += "  \(label) by\(stack.thread.map { " thread \($0)" } ?? ""):\n"
       text += frames(stack)
     }
     if let bytes = finding.bytes {
-      text += ByteDrawing(bytes, size: finding.size, mark: finding.offset).text(indent: "    ")
+      text += "  bytes, [damaged], | start and end of the block:\n"
+      text += ByteDrawing(bytes, size: finding.size).text(indent: "    ")
     }
     return text
   }
 
-  func facts(_ finding: Finding) -> [String] {
-    var facts = ["process \(finding.pids[0])"]
-    if let thread = finding.thread { facts.append("thread \(thread)") }
-    if finding.kind == .finding, let size = finding.size {
-      facts.append(Format.amount(size, "byte") + (finding.allocation.map { " from \($0)" } ?? ""))
+  /// `process 12, thread 13: 24 bytes by malloc at 0x…, offset 24, zone malloc-48, after 7 ms`
+  func facts(_ finding: Finding) -> String {
+    var text = "process \(finding.pids[0])"
+    if let thread = finding.thread { text += ", thread \(thread)" }
+    var facts: [String] = []
+    if let size = finding.size {
+      facts.append(
+        Format.amount(size, "byte") + (finding.allocation.map { " by \($0)" } ?? "")
+          + (finding.block.map { " at \($0)" } ?? ""))
     }
-    if let zone = finding.zone { facts.append("zone \(zone)") }
     if let offset = finding.offset { facts.append("offset \(offset)") }
-    if let access = finding.access { facts.append(access) }
+    if let zone = finding.zone { facts.append("zone \(zone)") }
     if let time = finding.timeMs { facts.append("after \(Format.grouped(time)) ms") }
-    return facts
+    return text + (facts.isEmpty ? "" : ": " + facts.joined(separator: ", "))
   }
 
   func frames(_ stack: Stack) -> String {
@@ -70,11 +73,9 @@ struct ReportText {
   }
 }
 
-/// Memory around a finding, in rows of 16 bytes, with the item's ends drawn in:
+/// Memory around a finding, in rows of 16 bytes, as the library draws it:
 ///
-///     0x7f…40  +32  6c 6c 6f 20 77 6f 72 6c|64>00 5a 81 …
-///
-/// `|` is where the item begins or ends, `>` stands before the byte in question.
+///     0x7f…40  6c 6c 6f 20 77 6f 72 6c|[64][00] 5a 81 …
 struct ByteDrawing {
   struct Byte: Equatable {
     enum Place: String { case before, inside, after, unknown }
@@ -82,22 +83,27 @@ struct ByteDrawing {
     /// From the start of the item.
     var offset: Int
     var place: Place
-    var isMarked = false
+    var isDamaged: Bool
   }
 
   let address: UInt64
   let bytes: [Byte]
 
-  init(_ record: BytesRecord, size: Int?, mark: Int?) {
-    address = UInt64(hexadecimal: record.address) ?? 0
+  init(_ record: BytesRecord, size: Int?) {
+    let first = UInt64(hexadecimal: record.address) ?? 0
+    let damageStart = record.damageStart.flatMap(UInt64.init(hexadecimal:)) ?? .max
+    let damageEnd = record.damageEnd.flatMap(UInt64.init(hexadecimal:)) ?? 0
     let digits = Array(record.hex.utf8)
+    address = first
     bytes = stride(from: 0, to: digits.count - 1, by: 2).compactMap { index in
       guard let value = UInt8(String(decoding: digits[index...index + 1], as: UTF8.self), radix: 16)
       else { return nil }
       let offset = record.itemOffset + index / 2
       let place: Byte.Place =
         size.map { offset < 0 ? .before : offset < $0 ? .inside : .after } ?? .unknown
-      return Byte(value: value, offset: offset, place: place, isMarked: offset == mark)
+      let at = first + UInt64(index / 2)
+      return Byte(
+        value: value, offset: offset, place: place, isDamaged: at >= damageStart && at < damageEnd)
     }
   }
 
@@ -108,27 +114,16 @@ struct ByteDrawing {
     }
   }
 
-  /// What stands before a byte.
-  func separator(before index: Int) -> String {
-    if bytes[index].isMarked { return ">" }
-    let previous = index > bytes.startIndex ? bytes[index - 1].place : bytes[index].place
-    return previous == bytes[index].place ? " " : "|"
-  }
-
   func text(indent: String) -> String {
     rows.map { row in
-      let offset = row.bytes.first?.offset ?? 0
-      let label = (offset < 0 ? "" : "+") + String(offset)
-      let padding = String(repeating: " ", count: max(0, 6 - label.count))
       let cells = row.bytes.indices.map { index in
-        separator(before: index) + Self.digits(bytes[index].value)
+        let byte = bytes[index]
+        let previous = index > 0 ? bytes[index - 1].place : byte.place
+        let isBound = byte.offset == 0 || previous != byte.place
+        let digits = Self.digits(byte.value)
+        return (isBound ? "|" : " ") + (byte.isDamaged ? "[\(digits)]" : digits)
       }
-      let characters = row.bytes.map { byte in
-        (0x20..<0x7f).contains(byte.value) ? String(UnicodeScalar(byte.value)) : "."
-      }
-      let gap = String(repeating: "   ", count: 16 - row.bytes.count)
-      return indent + "0x" + String(row.address, radix: 16) + padding + label + " "
-        + cells.joined() + gap + "  " + characters.joined() + "\n"
+      return indent + "0x" + String(row.address, radix: 16) + " " + cells.joined() + "\n"
     }.joined()
   }
 

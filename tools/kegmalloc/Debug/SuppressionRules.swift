@@ -61,9 +61,7 @@ final class SuppressionRules {
   /// what went wrong.
   static func block(for finding: Finding, number: Int) -> String {
     let stacks = finding.stacks
-    let isLate = finding.access == nil && stacks.allocated?.frames.isEmpty == false
-      && ["overflow", "underflow", "use-after-free", "leak"].contains(finding.class)
-    let stack = isLate ? stacks.allocated : stacks.detected ?? stacks.allocated
+    let stack = finding.isFoundLate ? stacks.allocated : stacks.detected ?? stacks.allocated
     var lines = ["{", "   \(finding.class)-\(number)", "   kegmalloc:\(finding.class)"]
     if let leak = finding.leak { lines.append("   match-leak-kinds: \(leak)") }
     for frame in (stack?.frames ?? []).prefix(framesOfBlock) {
