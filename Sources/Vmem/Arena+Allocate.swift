@@ -32,7 +32,7 @@ extension UnsafeMutablePointer where Pointee == Arena {
 
   /// Allocates past the quantum caches. `size` is in whole quanta, or 0.
   @inline(never)
-  func allocateSegment(_ size: UInt) -> TagPointer? {
+  func allocateSegment(_ size: UInt, mayImport: Bool = true) -> TagPointer? {
     pointee.lock.lock()
     if _fastPath(size != 0 && pointee.reserve.count != 0), let free = pointee.quickFit(size) {
       let tag = pointee.takeFront(free, size)
@@ -40,14 +40,14 @@ extension UnsafeMutablePointer where Pointee == Arena {
       return tag
     }
     pointee.lock.unlock()
-    return allocateSlowly(size)
+    return allocateSlowly(size, mayImport)
   }
 
   @inline(never)
-  private func allocateSlowly(_ size: UInt) -> TagPointer? {
+  private func allocateSlowly(_ size: UInt, _ mayImport: Bool) -> TagPointer? {
     guard size != 0 else { return nil }
     if let tag = allocateThoroughly(size) { return tag }
-    if pointee.importSpan != nil, let tag = importAndTake(size) { return tag }
+    if mayImport, pointee.importSpan != nil, let tag = importAndTake(size) { return tag }
     return allocateJoined(size)
   }
 

@@ -22,7 +22,7 @@ extension UnsafeMutablePointer where Pointee == Arena {
   ///   of `size + alignment` bytes is free; else O(free segments).
   package func allocate(
     _ size: UInt, alignment: UInt, phase: UInt = 0, nocross: UInt = 0,
-    minimum: UInt = 0, maximum: UInt = .max, fit: Fit = .instant
+    minimum: UInt = 0, maximum: UInt = .max, fit: Fit = .instant, mayImport: Bool = true
   ) -> TagPointer? {
     let size = pointee.rounded(size)
     let constraints = Constraints(
@@ -30,11 +30,21 @@ extension UnsafeMutablePointer where Pointee == Arena {
       minimum: minimum, maximum: maximum)
     guard size != 0, constraints.isValid(size: size, quantum: pointee.quantum) else { return nil }
     if let tag = allocateFree(size, under: constraints, fit: fit) { return tag }
-    if pointee.importSpan != nil, constraints.isOnlyAlignment {
+    if mayImport, pointee.importSpan != nil, constraints.isOnlyAlignment {
       let enough = size &+ constraints.slack(quantum: pointee.quantum)
       if enough >= size, let tag = importAndTake(size, enough, under: constraints) { return tag }
     }
     return allocateJoined(size, under: constraints)
+  }
+
+  /// Whether a request makes sense, so that a failure means that there is no room.
+  package func isValid(
+    _ size: UInt, alignment: UInt, phase: UInt, nocross: UInt, minimum: UInt, maximum: UInt
+  ) -> Bool {
+    let constraints = Constraints(
+      alignment: max(alignment, pointee.quantum), phase: phase, nocross: nocross,
+      minimum: minimum, maximum: maximum)
+    return size != 0 && constraints.isValid(size: size, quantum: pointee.quantum)
   }
 
   @inline(never)

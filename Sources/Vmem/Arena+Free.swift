@@ -57,9 +57,21 @@ extension Arena {
     if _slowPath(tag.pointee.kind != .busy || tag.pointee.isCached) {
       die("free of a segment that is not allocated, at", at: tag.pointee.start, zone: nil)
     }
-    if _slowPath(tag.pointee.isHashed) { hash.remove(tag) }
+    if _slowPath(tag.pointee.isHashed) { unregister(tag) }
     inUseBytes = inUseBytes &- tag.pointee.size
     coalesce(tag, dirty: dirty, stamp: stamp)
+  }
+
+  /// Takes a segment out of the table that it is registered in.
+  @inline(never)
+  mutating func unregister(_ tag: TagPointer) {
+    if tag.pointee.size <= cachedBytes {
+      let caches = cachesPointer
+      caches.pointee.lock.lock()
+      defer { caches.pointee.lock.unlock() }
+      if caches.pointee.hash.find(tag.pointee.start) == tag { return caches.pointee.hash.remove(tag) }
+    }
+    hash.remove(tag)
   }
 
   /// Makes a segment that is on no list free, together with the free

@@ -66,7 +66,10 @@ extension Arena {
       invariant(!tag.pointee.isCached || tag.pointee.kind == .busy, "arena: cached and not busy")
       invariant(!tag.pointee.isHashed || tag.pointee.kind == .busy, "arena: hashed and not busy")
       if tag.pointee.isHashed {
-        invariant(hash.find(tag.pointee.start) == tag, "arena: not in the hash table")
+        invariant(
+          hash.find(tag.pointee.start) == tag
+            || cachesPointer.pointee.hash.find(tag.pointee.start) == tag,
+          "arena: not in the hash table")
       }
       guard tag.pointee.kind == .free, let after = tag.pointee.after else { return }
       invariant(

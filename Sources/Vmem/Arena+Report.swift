@@ -35,6 +35,25 @@ package struct Whereabouts {
   package let isCached: Bool
   /// How far into the segment the integer is.
   package let offset: UInt
+
+  /// Nothing, to be overwritten.
+  package init() {
+    kind = .free
+    start = 0
+    size = 0
+    isDirty = false
+    isCached = false
+    offset = 0
+  }
+
+  fileprivate init(_ tag: TagPointer, offset: UInt) {
+    kind = tag.pointee.kind
+    start = tag.pointee.start
+    size = tag.pointee.size
+    isDirty = tag.pointee.isDirty
+    isCached = tag.pointee.isCached
+    self.offset = offset
+  }
 }
 
 extension UnsafeMutablePointer where Pointee == Arena {
@@ -91,6 +110,59 @@ extension UnsafeMutablePointer where Pointee == Arena {
     pointee.lock.unlock()
   }
 
+  /// Copies what follows `cursor`, at most `limit` spans and segments, for a reader
+  /// that must not hold the locks while it looks at them. Takes both locks.
+  ///
+  /// A segment that changes between two calls is seen in its old state or its new
+  /// one; what does not change is seen once.
+  /// - Returns: how many were copied; 0 at the end.
+  /// - Complexity: O(`limit`) if no tag was given back since the last call, else
+  ///   O(segments).
+  package func copy(
+    _ limit: Int, after cursor: inout WalkCursor, to room: UnsafeMutablePointer<Whereabouts>
+  ) -> Int {
+    pointee.lock.lock()
+    pointee.caches.lock.lock()
+    defer {
+      pointee.caches.lock.unlock()
+      pointee.lock.unlock()
+    }
+    var tag = pointee.next(after: cursor)
+    var count = 0
+    while count < limit, let here = tag {
+      room[count] = Whereabouts(here, offset: 0)
+      cursor.tag = here
+      cursor.position = here.pointee.isSpan ? here.pointee.start : here.pointee.end
+      cursor.isInSpan = here.pointee.isSpan
+      tag = here.pointee.after
+      count &+= 1
+    }
+    cursor.returned = pointee.reserve.returned
+    return count
+  }
+
+  /// The largest free segment in bytes; 0 when nothing is free. Takes the lock.
+  /// - Complexity: O(segments of the highest order that has any).
+  package var largestFree: UInt {
+    pointee.lock.lock()
+    defer { pointee.lock.unlock() }
+    return max(pointee.dirty.largest, pointee.clean.largest)
+  }
+
+  /// Allocations that the quantum caches served.
+  package var cacheHits: UInt {
+    pointee.caches.lock.lock()
+    defer { pointee.caches.lock.unlock() }
+    return pointee.caches.hits
+  }
+
+  /// No import may raise the arena above `bytes` from now on (A09). Takes the lock.
+  package func setLimit(_ bytes: UInt) {
+    pointee.lock.lock()
+    pointee.limitBytes = bytes
+    pointee.lock.unlock()
+  }
+
   /// The segment that `address` is in; nil when it is in no span.
   /// - Complexity: O(spans + segments of its span).
   package func whatIs(_ address: UInt) -> Whereabouts? {
@@ -105,10 +177,36 @@ extension UnsafeMutablePointer where Pointee == Arena {
     }
     pointee.caches.lock.lock()
     defer { pointee.caches.lock.unlock() }
-    return Whereabouts(
-      kind: segment.pointee.kind, start: segment.pointee.start, size: segment.pointee.size,
-      isDirty: segment.pointee.isDirty, isCached: segment.pointee.isCached,
-      offset: address &- segment.pointee.start)
+    return Whereabouts(segment, offset: address &- segment.pointee.start)
+  }
+}
+
+/// How far a reader of `copy` has come.
+package struct WalkCursor {
+  fileprivate var tag: TagPointer?
+  fileprivate var returned: UInt = 0
+  fileprivate var position: UInt = 0
+  fileprivate var isInSpan = false
+
+  package init() {}
+}
+
+extension Arena {
+  /// Called with both locks held.
+  fileprivate mutating func next(after cursor: WalkCursor) -> TagPointer? {
+    guard let last = cursor.tag else { return spans.head }
+    if reserve.returned == cursor.returned { return last.pointee.after }
+    var span = spans.head
+    while let here = span, here.pointee.end <= cursor.position { span = here.pointee.next }
+    guard let span else { return nil }
+    if span.pointee.start > cursor.position || (span.pointee.start == cursor.position && !cursor.isInSpan) {
+      return span
+    }
+    var segment = span.pointee.after.unsafelyUnwrapped  // a span has segments
+    while segment.pointee.end <= cursor.position {
+      segment = segment.pointee.after.unsafelyUnwrapped  // they cover the span
+    }
+    return segment
   }
 }
 

@@ -28,11 +28,20 @@ extension UnsafeMutablePointer where Pointee == Arena {
   func importLocking(_ size: UInt) -> Bool {
     // The tags first: a span without tags could be neither kept nor, by an
     // arena that does not release, given back.
-    guard let importSpan = pointee.importSpan, let tags = takePrivateTags() else { return false }
-    var actualSize = size
+    guard let importSpan = pointee.importSpan, let tags = takePrivateTags(importing: size) else {
+      return false
+    }
+    var wanted = size.roundedUp(to: pointee.importQuantum)
+    if wanted < size { wanted = size }
+    var actualSize = wanted
     var isDirty = false
-    let start = importSpan(pointee.source, size, &actualSize, &isDirty)
+    var start = importSpan(pointee.source, wanted, &actualSize, &isDirty)
+    if start == Arena.none, wanted != size {
+      actualSize = size
+      start = importSpan(pointee.source, size, &actualSize, &isDirty)
+    }
     pointee.lock.lock()
+    pointee.importingBytes = pointee.importingBytes &- size
     pointee.giveTags(tags)
     if start == Arena.none {
       pointee.lock.unlock()
@@ -45,11 +54,15 @@ extension UnsafeMutablePointer where Pointee == Arena {
   }
 
   /// `TagReserve.perOperation` tags that no other thread can take meanwhile,
-  /// chained over `next`.
+  /// chained over `next`; nil also when the limit forbids to import `size` bytes.
+  /// What rounding adds to the request, here or at the source, is not asked about.
   @inline(never)
-  private func takePrivateTags() -> TagPointer? {
+  private func takePrivateTags(importing size: UInt) -> TagPointer? {
     guard lockWithTags() else { return nil }
     defer { pointee.lock.unlock() }
+    let held = pointee.totalBytes &+ pointee.importingBytes
+    if held >= pointee.limitBytes || pointee.limitBytes &- held < size { return nil }
+    pointee.importingBytes = pointee.importingBytes &+ size
     var chain: TagPointer? = nil
     for _ in 0..<TagReserve.perOperation {
       let tag = pointee.reserve.take()
@@ -124,7 +137,7 @@ extension Arena {
 
   /// Takes a wholly free span out of the arena.
   /// - Returns: whether a part of it is dirty, and the latest stamp of such a part.
-  fileprivate mutating func removeSpan(_ span: TagPointer) -> (isDirty: Bool, stamp: UInt64) {
+  mutating func removeSpan(_ span: TagPointer) -> (isDirty: Bool, stamp: UInt64) {
     var isDirty = false
     var stamp: UInt64 = 0
     while let segment = span.pointee.after, !segment.pointee.isSpan {
@@ -166,10 +179,8 @@ extension Arena {
     { source, size, actualSize, isDirty in
       guard let source else { return UInt.max }
       let arena = source.assumingMemoryBound(to: Arena.self)
-      guard let tag = arena.allocate(size) else { return UInt.max }
-      actualSize.pointee = tag.pointee.size
-      isDirty.pointee = tag.pointee.isDirty
-      return arena.register(tag)
+      actualSize.pointee = arena.pointee.rounded(size)
+      return arena.allocateAddress(size, isDirty: isDirty)
     }
   }
 

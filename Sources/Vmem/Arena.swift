@@ -24,6 +24,7 @@
 // Invariants, checked by checkInvariants():
 //   totalBytes == inUseBytes + withdrawnBytes + bytes of free segments
 //   totalBytes == sum of span sizes; a span's segments cover it without gaps
+//   totalBytes + importingBytes ≤ limitBytes after an import (but see Arena+Spans)
 //   dirtyBytes == bytes of dirty free segments == bytes on the age list
 //   two free neighbours of one span differ in isDirty
 //   every free segment is on exactly the list of its kind and order
@@ -64,10 +65,16 @@ package struct Arena: ~Copyable {
   /// an arena never releases.
   package let mergesSpans: Bool
   /// Whether wholly free imported spans go back to the source.
-  let releases: Bool
-  let importSpan: Import?
-  let releaseSpan: Release?
-  let source: UnsafeMutableRawPointer?
+  private(set) var releases: Bool
+  private(set) var importSpan: Import?
+  private(set) var releaseSpan: Release?
+  private(set) var source: UnsafeMutableRawPointer?
+  /// Imports ask for a multiple of it first.
+  private(set) var importQuantum: UInt
+  /// No import may raise `totalBytes` above it (A09).
+  var limitBytes: UInt
+  /// Bytes that imports under way have asked for.
+  var importingBytes: UInt
   let tagPool: UnsafeMutablePointer<Pool>
   let hashMemory: UnsafeMutablePointer<Metadata>?
   /// Sizes up to this many bytes have a quantum cache; 0 when none has.
@@ -101,12 +108,13 @@ package struct Arena: ~Copyable {
   ///   - cachedQuanta: sizes of 1…this many quanta get a cache, at most 16.
   ///   - releaseSpan: ignored if `mergesSpans`.
   ///   - source: the first argument of `importSpan` and `releaseSpan`.
+  ///   - former: tables of a dismantled arena, to be used instead of new ones.
   package init(
     name: StaticString, quantum: UInt, tags: UnsafeMutablePointer<Pool>,
     hashMemory: UnsafeMutablePointer<Metadata>? = nil, height: UInt = 0,
     cachedQuanta: UInt = 0, mergesSpans: Bool = false,
     importSpan: Import? = nil, releaseSpan: Release? = nil,
-    source: UnsafeMutableRawPointer? = nil
+    source: UnsafeMutableRawPointer? = nil, former: FormerTables = FormerTables()
   ) {
     self.name = name
     self.quantum = quantum
@@ -116,6 +124,9 @@ package struct Arena: ~Copyable {
     self.importSpan = importSpan
     self.releaseSpan = releaseSpan
     self.source = source
+    importQuantum = quantum
+    limitBytes = .max
+    importingBytes = 0
     tagPool = tags
     self.hashMemory = hashMemory
     cachedBytes = min(cachedQuanta, QuantumCaches.maximumQuanta) &* quantum
@@ -130,9 +141,22 @@ package struct Arena: ~Copyable {
     withdrawnBytes = 0
     freeDirtyBytes = 0
     reserve = TagReserve(pool: tags)
-    hash = SegmentHash()
-    caches = QuantumCaches()
-    hash.adopt(SegmentHash.cutTable(log2: 0, from: hashMemory), log2: 0)
+    hash = SegmentHash(tables: former.hash)
+    caches = QuantumCaches(tables: former.cached, memory: cachedQuanta == 0 ? nil : hashMemory)
+    hash.makeFirstTable(from: hashMemory)
+  }
+
+  /// Makes `source` what the arena imports from. Called with the lock held, before
+  /// anything was imported.
+  package mutating func setSource(
+    importSpan: @escaping Import, releaseSpan: Release?, source: UnsafeMutableRawPointer?,
+    importQuantum: UInt
+  ) {
+    self.importSpan = importSpan
+    self.releaseSpan = releaseSpan
+    self.source = source
+    self.importQuantum = importQuantum
+    releases = !mergesSpans && releaseSpan != nil
   }
 
   // ---- segments, under the lock ---------------------------------------------

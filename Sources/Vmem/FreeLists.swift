@@ -122,6 +122,20 @@ struct FreeLists: ~Copyable {
     return nil
   }
 
+  /// The largest size on any list; 0 when all are empty.
+  var largest: UInt {
+    mutating get {
+      if bitmap == 0 { return 0 }
+      var tag = head(Int(bitPattern: bitmap.log2Floor))
+      var size: UInt = 0
+      while let here = tag {
+        size = max(size, here.pointee.size)
+        tag = here.pointee.next
+      }
+      return size
+    }
+  }
+
   /// The first segment of list `order`.
   @inline(__always)
   mutating func head(_ order: Int) -> TagPointer? { lists[order].head }

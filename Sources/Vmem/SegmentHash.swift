@@ -19,12 +19,13 @@ struct SegmentHash: ~Copyable {
   /// 8,192 buckets: with 16 bytes of chain a probe they serve 100,000 segments.
   static var maximumLog2: UInt { 13 }
 
-  private var tables: InlineArray<14, UInt>
+  private(set) var tables: InlineArray<14, UInt>
   private(set) var log2: UInt
   private(set) var count: UInt
 
-  init() {
-    tables = InlineArray(repeating: 0)
+  /// - Parameter tables: of a former arena, all empty; 0 where there is none.
+  init(tables: InlineArray<14, UInt> = InlineArray(repeating: 0)) {
+    self.tables = tables
     log2 = 0
     count = 0
   }
@@ -42,6 +43,11 @@ struct SegmentHash: ~Copyable {
       return min(max(count, 1).log2Ceiling, SegmentHash.maximumLog2)
     }
     return log2
+  }
+
+  /// Sees to the smallest table.
+  mutating func makeFirstTable(from memory: UnsafeMutablePointer<Metadata>?) {
+    if !hasTable { adopt(SegmentHash.cutTable(log2: 0, from: memory), log2: 0) }
   }
 
   mutating func hasTable(log2 exponent: UInt) -> Bool { tables[Int(bitPattern: exponent)] != 0 }

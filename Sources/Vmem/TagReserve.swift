@@ -21,6 +21,9 @@ struct TagReserve {
 
   private(set) var head: TagPointer?
   private(set) var count: Int
+  /// How many tags segments and spans have given up: while it stays the same, a tag
+  /// that was in the segment order still is.
+  private(set) var returned: UInt
   /// What a refill fills up to.
   private var target: Int
   private let pool: UnsafeMutablePointer<Pool>
@@ -28,6 +31,7 @@ struct TagReserve {
   init(pool: UnsafeMutablePointer<Pool>) {
     head = nil
     count = 0
+    returned = 0
     // Twice what an operation needs: a refill serves several of them.
     target = 2 &* TagReserve.perOperation
     self.pool = pool
@@ -47,6 +51,7 @@ struct TagReserve {
     tag.pointee.next = head
     head = tag
     count &+= 1
+    returned = returned &+ 1
     // Room for a refill's worth on top, lest it goes back and forth.
     if _slowPath(count > 2 &* target) { trim() }
   }
@@ -54,6 +59,11 @@ struct TagReserve {
   @inline(never)
   private mutating func trim() {
     while count > target { pool.give(take().address) }
+  }
+
+  /// Gives all tags back to the pool.
+  mutating func giveAll() {
+    while count > 0 { pool.give(take().address) }
   }
 
   mutating func raiseTarget(to count: Int) { target = max(target, count) }

@@ -4,6 +4,9 @@
 // at the first call of the API, so that a program that makes none of these calls
 // pays nothing. It answers for them to fork, the tick and keg_reclaim.
 //
+//   LayerAbove.state ──▶ Registry ──▶ arenas ──▶ heap ⇄ ids ⇄ ports …
+//                                └──▶ freeArenas, kept with their hash tables
+//
 // Lock: Malloc's registry lock (rank zoneList), for making it and for its lists.
 
 import Base
@@ -11,9 +14,21 @@ import Keg
 import Malloc
 import Pages
 import Platform
+import Vmem
 
 struct Registry: ~Copyable {
-  var placeholder: UInt = 0
+  /// In the order of their making; the heap's own arena is the first.
+  var arenas: List<ArenaRecord>
+  /// Records of destroyed arenas.
+  var freeArenas: List<ArenaRecord>
+  /// When the hash tables of the arenas were last fitted, in nanoseconds.
+  var lastRehash: UInt64
+
+  init() {
+    arenas = List()
+    freeArenas = List()
+    lastRehash = 0
+  }
 }
 
 /// The registry; nil until `makeRegistry`.
@@ -27,12 +42,69 @@ func makeRegistry() -> UnsafeMutablePointer<Registry>? {
   registryLock.pointee.lock()
   defer { registryLock.pointee.unlock() }
   if let registry { return registry }
-  guard let made = sharedHeap.pointee.metadata.room(for: Registry.self) else { return nil }
+  let metadata = sharedHeap.pointee.metadata
+  guard let made = metadata.room(for: Registry.self), let heap = metadata.room(for: ArenaRecord.self)
+  else { return nil }
   made.initialize(to: Registry())
-  layerAbove.pointee.state = made.address
+  heap.initialize(to: ArenaRecord(arena: sharedHeap.pointee.arena, isOurs: true))
+  heap.setName(literal: "heap")
+  made.pointee.arenas.append(heap)
   layerAbove.pointee.forEachLock = { forEachLock(LockStage(rawValue: $0), LockAction(rawValue: $1)) }
+  layerAbove.pointee.tick = { tick($0) }
+  layerAbove.pointee.reclaim = { reclaim($0) }
+  keg_compiler_barrier()
+  layerAbove.pointee.state = made.address
   return made
 }
 
+/// Fork: nothing is made or destroyed meanwhile, since the registry's lock is held.
 private func forEachLock(_ stage: LockStage?, _ action: LockAction?) {
+  guard let registry, let action, stage == .arenas else { return }
+  registry.pointee.arenas.forEach { record in
+    if record.pointee.isOurs { return }
+    switch action {
+    case .take: record.pointee.arena.lockForFork()
+    case .drop: record.pointee.arena.unlockAfterFork()
+    case .reset:
+      record.pointee.arena.resetAfterFork()
+      record.pointee.pins = 0
+    }
+  }
+}
+
+/// Fits the hash tables to what is in them, every 10 s (A07).
+private func tick(_ now: UInt64) {
+  guard let registry, now &- registry.pointee.lastRehash >= 10_000_000_000 else { return }
+  guard registryLock.pointee.tryLock() else { return }
+  registry.pointee.lastRehash = now
+  registry.pointee.arenas.forEach { if !$0.pointee.isOurs { _ = $0.pointee.arena.rehash() } }
+  registryLock.pointee.unlock()
+}
+
+/// Drains the quantum caches at the levels that drain zones' buckets (A14).
+private func reclaim(_ level: Int32) {
+  if level < 2 { return }
+  forEachArena { record in
+    if !record.pointee.isOurs { _ = inSection { _ = record.pointee.arena.reap() } }
+  }
+}
+
+/// Calls `body`, outside the allocator, with every arena; those that are made or
+/// destroyed meanwhile may or may not be among them.
+func forEachArena(_ body: (UnsafeMutablePointer<ArenaRecord>) -> Void) {
+  var here: UnsafeMutablePointer<ArenaRecord>? = nil
+  while true {
+    let former = here
+    _ = inSection {
+      guard let registry else { return }
+      registryLock.pointee.lock()
+      here = former != nil ? former.unsafelyUnwrapped.pointee.next : registry.pointee.arenas.head
+      // A pinned record stays on the list: its place is not lost.
+      former?.pointee.pins &-= 1
+      here?.pointee.pins &+= 1
+      registryLock.pointee.unlock()
+    }
+    guard let here, here != former else { return }
+    body(here)
+  }
 }

@@ -300,6 +300,183 @@ int keg_ctl(const char *name, void *old, size_t *old_size, const void *value, si
  * zone NULL: malloc and all zones (libumem umem_setmtbf; option `mtbf`). */
 int keg_set_mtbf(keg_zone *zone, unsigned n);
 
+/* ==== arenas ================================================================
+ *
+ * An arena allocates ranges of integers: addresses, identifiers, device memory (vmem(9)
+ * of NetBSD and illumos; Bonwick & Adams 2001). It never looks at what they stand for.
+ *
+ *   quantum cache -> free segments -> import a span: from another arena,
+ *   (small sizes)    (boundary tags)                 or by a function of the program
+ *
+ * Starts and sizes are integers (bytes, identifiers ...), multiples of the arena's
+ * quantum: a requested size is rounded up to it. No range contains UINTPTR_MAX. What an
+ * arena must remember lies in the allocator's own memory, 80 bytes a segment.
+ *
+ * All calls may be made by any thread. In a signal handler that interrupted the
+ * allocator they do nothing and return EINTR, in other handlers they work. A NULL or
+ * destroyed handle: EINVAL. The allocator's own arena, keg_arena_find("heap"), answers
+ * the questions and refuses everything else with EPERM.
+ */
+typedef struct keg_arena keg_arena;
+
+/*
+ * Creates an arena over base ... base+size-1; with size 0 over nothing yet.
+ *   name       copied, 31 bytes; need not be unique
+ *   quantum    a power of two; 1 for identifiers
+ *   qcache_max sizes up to it, at most 16 quanta, are cached when they are freed:
+ *              allocating such a size again takes neither tags nor the arena's lock.
+ *              0: no caches, which an arena that others import from does not need
+ * NULL: EINVAL, quantum, base or size that make no sense; ENOMEM; EINTR.
+ */
+keg_arena *keg_arena_create(const char *name, uintptr_t base, size_t size,
+                            size_t quantum, size_t qcache_max);
+
+/*
+ * Ends an arena that no other thread uses; imported spans go back (vmem_destroy).
+ * EBUSY, and nothing has changed but that the caches are drained: something is
+ * allocated, or another arena imports from this one. With KEG_DESTROY_FORCE what is
+ * allocated is forgotten. The handle is invalid afterwards: EINVAL, until an arena
+ * that is created later takes its place.
+ */
+int keg_arena_destroy(keg_arena *arena, int flags);
+
+/* Adds the span start ... start+size-1, which stays (vmem_add). EINVAL: not multiples
+ * of the quantum, size 0, or beyond the integers. EEXIST: overlaps a span. ENOMEM. */
+int keg_arena_add(keg_arena *arena, uintptr_t start, size_t size);
+
+/*
+ * Makes `source` what the arena imports spans from when it has no room, and gives
+ * wholly free spans back to (stacking: vmem_create's source). import_quantum: spans
+ * of a multiple of it are asked for first, a power of two; 0: the arena's quantum.
+ * To be called before the first allocation. EBUSY: it has a source. EINVAL: `source`
+ * is the arena itself or imports from it.
+ */
+int keg_arena_set_source(keg_arena *arena, keg_arena *source, size_t import_quantum);
+
+/*
+ * The same with functions of the program (vmem_set_import of FreeBSD).
+ *   import     stores the start of a span of `size` integers, a multiple of the
+ *              quantum, that no arena above it has now; returns 0, or an error number
+ *   release    takes a whole span back; NULL: imported spans stay
+ * Both are called with no lock held, by the thread that allocates or frees, and may
+ * use the allocator, this arena too; they must return. An import that overlaps what
+ * the arena has ends the process.
+ */
+typedef int (*keg_arena_import)(void *arg, size_t size, uintptr_t *start);
+typedef void (*keg_arena_release)(void *arg, uintptr_t start, size_t size);
+int keg_arena_set_import(keg_arena *arena, keg_arena_import import,
+                         keg_arena_release release, void *arg, size_t import_quantum);
+
+/* No import may raise the total of the arena's spans above `size` (vmem_set_limit of
+ * FreeBSD); rounding to import_quantum may. SIZE_MAX, as at first: no limit. */
+int keg_arena_set_limit(keg_arena *arena, size_t size);
+
+/* Keeps tags for `operations` allocations in hand, which then succeed without memory
+ * if there is room (A free never needs any). ENOMEM: there is no memory for them. */
+int keg_arena_reserve(keg_arena *arena, size_t operations);
+
+/* Flags of an allocation. */
+enum keg_arena_flags {
+  KEG_ARENA_INSTANTFIT = 0, /* any segment of a size class whose every member fits: O(1) */
+  KEG_ARENA_BESTFIT = 1,    /* the first of the lowest class that has one that fits */
+  KEG_ARENA_NOIMPORT = 2    /* only from the spans that are there */
+};
+
+/*
+ * Allocates `size` integers and stores the first (vmem_alloc). The caller owns them
+ * until it frees them. EINVAL: size 0, unknown flags. ENOMEM: no room, the source has
+ * none, the limit, or no memory for tags. `start` is written on success only.
+ */
+int keg_arena_alloc(keg_arena *arena, size_t size, int flags, uintptr_t *start);
+
+/*
+ * As keg_arena_alloc with constraints (vmem_xalloc); passes the quantum caches by.
+ *   align      start is `phase` past a multiple of it: a power of two; 0: the quantum
+ *   phase      below align, a multiple of the quantum
+ *   nocross    no multiple of it, a power of two, lies inside the range; 0: any may
+ *   min, max   the range lies in min ... max, both included; 0 and UINTPTR_MAX: anywhere
+ * Imports only if align and phase are all that is asked for. EINVAL also for
+ * constraints that contradict each other.
+ */
+int keg_arena_xalloc(keg_arena *arena, size_t size, size_t align, size_t phase,
+                     size_t nocross, uintptr_t min, uintptr_t max, int flags,
+                     uintptr_t *start);
+
+/*
+ * Frees what keg_arena_alloc or _xalloc gave, with the same size. xfree passes the
+ * caches by, so that the range coalesces with its neighbours at once. Needs no memory.
+ * A range that is not allocated, or of another size, ends the process with one line,
+ * as a double free does. EINVAL: size 0.
+ */
+int keg_arena_free(keg_arena *arena, uintptr_t start, size_t size);
+int keg_arena_xfree(keg_arena *arena, uintptr_t start, size_t size);
+
+/* Frees what the quantum caches hold (vmem_qcache_reap); keg_reclaim does so from
+ * KEG_RECLAIM_DRAIN on. */
+int keg_arena_reap(keg_arena *arena);
+
+/* A sum of sizes (vmem_size); 0 for no arena. O(1); LARGEST: O(free segments). */
+enum keg_arena_what {
+  KEG_ARENA_ALLOCATED = 1, /* what callers own */
+  KEG_ARENA_AVAILABLE = 2, /* what they do not, caches among it; 1|2: all spans */
+  KEG_ARENA_LARGEST = 4    /* the largest free segment; not with the others */
+};
+size_t keg_arena_size(const keg_arena *arena, int what);
+
+/* total == allocated + free + cached (+ what the heap is purging). */
+struct keg_arena_stats {
+  size_t total;        /* of all spans */
+  size_t allocated;    /* what callers own */
+  size_t free;         /* free segments */
+  size_t cached;       /* in the quantum caches */
+  size_t largest_free; /* the largest free segment */
+  size_t quantum;
+  size_t spans;
+  size_t tags;         /* boundary tags: of spans, of segments, and in hand */
+  size_t tag_bytes;    /* bytes of the allocator's memory that they take */
+  size_t hash_buckets; /* follows the number of allocated segments */
+  size_t allocations;  /* successful ones so far, imports of other arenas among them */
+  size_t cache_hits;   /* of these, served by the quantum caches */
+  size_t frees;
+  size_t failures;     /* allocations that found no room */
+  size_t imports;
+  size_t releases;
+};
+/* Fills `stats`; size: sizeof *stats. O(segments). */
+int keg_arena_stats(const keg_arena *arena, struct keg_arena_stats *stats, size_t size);
+
+enum keg_arena_kind {
+  KEG_ARENA_SPAN = 1,     /* a span that stays; its segments follow it */
+  KEG_ARENA_IMPORTED = 2, /* a span that goes back when it is wholly free */
+  KEG_ARENA_FREE = 4,
+  KEG_ARENA_BUSY = 8,
+  KEG_ARENA_CACHED = 16,  /* in a quantum cache */
+  KEG_ARENA_PURGING = 32  /* of the heap: on its way back to the kernel */
+};
+struct keg_arena_segment {
+  uintptr_t start;
+  size_t size;
+  size_t offset;          /* keg_arena_whatis: how far into it the integer is */
+  uint32_t kind;
+  uint32_t reserved;
+};
+
+/*
+ * Calls `visit` with the spans and segments whose kind is in the set `kinds`, by
+ * address, each span before its segments (vmem_walk). `visit` may use the arena. What
+ * does not change meanwhile is visited once. Stops at the first result that is not 0
+ * and returns it.
+ */
+int keg_arena_walk(const keg_arena *arena, int kinds,
+                   int (*visit)(void *arg, const struct keg_arena_segment *segment), void *arg);
+
+/* The segment that `integer` is in (vmem_whatis). ENOENT: in no span. O(segments). */
+int keg_arena_whatis(const keg_arena *arena, uintptr_t integer, struct keg_arena_segment *segment);
+
+/* The name, valid as long as the arena; and the first arena of a name, or NULL. */
+const char *keg_arena_name(const keg_arena *arena);
+keg_arena *keg_arena_find(const char *name);
+
 #ifdef __cplusplus
 }
 #endif
