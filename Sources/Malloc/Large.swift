@@ -23,7 +23,7 @@ var greatestRequest: UInt { UInt(bitPattern: Int.max) }
 /// - Parameter zeroed: whether its first `size` bytes must be zero.
 func allocateLarge(_ size: UInt, alignment: UInt = 16, zeroed: Bool = false) -> UInt {
   if size > greatestRequest &- Chunk.size { return 0 }
-  let entry = enter()
+  let entry = enter(usingBins: false)
   defer { leave(entry) }
   if case .emergency = entry {
     return emergencyAllocate(size, alignment: alignment)
@@ -44,7 +44,7 @@ func allocateLarge(_ size: UInt, alignment: UInt = 16, zeroed: Bool = false) -> 
 
 /// free of a large block.
 func freeLarge(_ address: UInt, _ span: TagPointer) {
-  let entry = enter()
+  let entry = enter(usingBins: false)
   if case .emergency = entry { deferFree(address) } else { releaseLarge(address, span) }
   leave(entry)
 }
@@ -61,7 +61,7 @@ func releaseLarge(_ address: UInt, _ span: TagPointer) {
 /// - Returns: false when there is no room behind it; nothing has changed.
 func resizeLarge(_ span: TagPointer, to size: UInt) -> Bool {
   if size > greatestRequest &- Chunk.size { return false }
-  let entry = enter()
+  let entry = enter(usingBins: false)
   defer { leave(entry) }
   if case .emergency = entry { return false }
   guard let heap = process.pointee.heap else { return false }

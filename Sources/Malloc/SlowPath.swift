@@ -31,39 +31,42 @@ enum Entry {
 }
 
 /// Enters the slow path. Must be followed by `leave`.
-func enter() -> Entry {
+/// - Parameter usingBins: whether bins will be touched. Who does not (large blocks)
+///   need not know whether it is a handler over a fast path.
+func enter(usingBins: Bool = true) -> Entry {
   let bins = keg_get_thread_bins()
-  if bins == keg_bins_busy() { return .emergency }
-  if bins == keg_bins_unattached() {
-    setThreadBins(keg_bins_busy())
-    if boot(), let cache = attachThread() {
-      cache.pointee.lock.lock()
-      return .bins(cache)
-    }
-    return .zone(bins)
-  }
-  if bins == keg_bins_dead() {
-    setThreadBins(keg_bins_busy())
-    return .zone(bins)
-  }
-  if interruptedFastPath() { return .emergency }
+  if _slowPath(keg_bins_are_shared(bins)) { return enterWithoutBins(bins) }
+  if usingBins, _slowPath(interruptedFastPath()) { return .emergency }
   setThreadBins(keg_bins_busy())
   let cache = (bins &- ThreadCache.headerBytes).pointer(to: ThreadCache.self)
   cache.pointee.lock.lock()
   return .bins(cache)
 }
 
+@inline(never)
+private func enterWithoutBins(_ bins: UInt) -> Entry {
+  if bins == keg_bins_busy() { return .emergency }
+  setThreadBins(keg_bins_busy())
+  if bins == keg_bins_unattached(), boot(), let cache = attachThread() {
+    cache.pointee.lock.lock()
+    return .bins(cache)
+  }
+  return .zone(bins)
+}
+
 /// Leaves the slow path: does what has become due, and what handlers left behind.
+@inline(__always)
 func leave(_ entry: Entry) {
   switch entry {
   case .bins(let cache):
     cache.pointee.events &+= 1
-    if cache.pointee.events & 63 == 0
-      || cache.pointee.drainRequest.load(ordering: .relaxed) != 0
+    if _slowPath(
+      cache.pointee.events & 63 == 0
+        || cache.pointee.drainRequest.load(ordering: .relaxed) != 0
+        || process.pointee.deferred.load(ordering: .relaxed) != 0)
     {
-      tick(cache)
+      catchUp(cache)
     }
-    if process.pointee.deferred.load(ordering: .relaxed) != 0 { freeDeferred() }
     cache.pointee.lock.unlock()
     setThreadBins(cache.bins)
   case .zone(let bins):
@@ -71,6 +74,13 @@ func leave(_ entry: Entry) {
   case .emergency:
     break
   }
+}
+
+@inline(never)
+private func catchUp(_ cache: UnsafeMutablePointer<ThreadCache>) {
+  if process.pointee.deferred.load(ordering: .relaxed) != 0 { freeDeferred() }
+  // A handler that came for a large block may be over a fast path of this thread.
+  if !interruptedFastPath() { tick(cache) }
 }
 
 /// Sets TLS, neither before what precedes the call nor after what follows it.
@@ -112,7 +122,9 @@ func allocate(class index: UInt) -> UInt {
     guard isRunning, let zone = process.pointee.zone(index) else { return 0 }
     return zone.allocateItem()
   case .emergency:
-    return emergencyAllocate(SizeClass.size(of: index), alignment: 16)
+    // Whoever asked for an alignment asked for a multiple of it: `alignedTo`.
+    let size = SizeClass.size(of: index)
+    return emergencyAllocate(size, alignment: max(size & (0 &- size), 16))
   }
 }
 

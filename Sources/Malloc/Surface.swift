@@ -7,31 +7,60 @@ import SizeClass
 import Vmem
 import Zone
 
-/// calloc(3). Fresh pages are known zero and are not written.
+/// calloc(3). Fresh pages of large blocks are known zero and are not written.
+///
+/// Small items are zeroed here, a few words at a time: a call of memset would be most
+/// of the work. Whatever needs a call is left by one, so nothing is saved before.
 @c public func keg_calloc(_ count: UInt, _ size: UInt) -> UnsafeMutableRawPointer? {
   let (bytes, overflow) = count.multipliedReportingOverflow(by: size)
-  if _slowPath(overflow) { return outOfMemory() }
-  if _fastPath(bytes <= SizeClass.largest) {
-    guard let item = keg_malloc(bytes) else { return nil }
-    item.initializeMemory(as: UInt8.self, repeating: 0, count: Int(bitPattern: bytes))
-    return item
+  if _slowPath(overflow || bytes > 128) { return callocSlow(count, size) }
+  let bin = fastBin(forSize: bytes)
+  let top = bin.pointee.top
+  if _slowPath(top == bin.pointee.low) { return callocSlow(count, size) }
+  bin.pointee.top = top &- 8
+  keg_compiler_barrier()
+  let item = (top &- 8).word
+  if bytes <= 8 {
+    item.word = 0
+  } else {
+    // Items above 8 bytes are multiples of 16.
+    let pair = SIMD2<UInt64>(repeating: 0)
+    let last = item &+ bytes &- 16
+    var address = item
+    while address < last {
+      address.pointer(to: SIMD2<UInt64>.self).pointee = pair
+      (address &+ 16).pointer(to: SIMD2<UInt64>.self).pointee = pair
+      address &+= 32
+    }
+    if address < last &+ 16 { address.pointer(to: SIMD2<UInt64>.self).pointee = pair }
   }
-  let block = allocateLarge(bytes, zeroed: true)
-  return block == 0 ? outOfMemory() : UnsafeMutableRawPointer(bitPattern: block)
+  return UnsafeMutableRawPointer(bitPattern: item)
+}
+
+@inline(never)
+private func callocSlow(_ count: UInt, _ size: UInt) -> UnsafeMutableRawPointer? {
+  let (bytes, overflow) = count.multipliedReportingOverflow(by: size)
+  if overflow { return outOfMemory() }
+  if bytes > SizeClass.largest {
+    let block = allocateLarge(bytes, zeroed: true)
+    return block == 0 ? outOfMemory() : UnsafeMutableRawPointer(bitPattern: block)
+  }
+  guard let item = fastMalloc(bytes, mallocMedium) else { return nil }
+  item.initializeMemory(as: UInt8.self, repeating: 0, count: Int(bitPattern: bytes))
+  return item
 }
 
 /// memalign(3): at least `size` bytes at a multiple of `alignment`.
 /// - Parameter alignment: a power of two, which the caller has checked.
 @c public func keg_memalign(_ alignment: UInt, _ size: UInt) -> UnsafeMutableRawPointer? {
-  if alignment <= 16, alignment <= 8 || size > 8 { return keg_malloc(size) }
-  if let index = SizeClass.index(of: size, alignment: alignment) {
-    let item = pop(
-      (keg_get_thread_bins() &+ keg_fast_bin_of_size(
-        SizeClass.tableIndex(of: SizeClass.size(of: index)))).pointer(to: Bin.self))
-    if _fastPath(item != 0) { return UnsafeMutableRawPointer(bitPattern: item) }
-    let slow = allocate(class: index)
-    return slow == 0 ? outOfMemory() : UnsafeMutableRawPointer(bitPattern: slow)
+  if _slowPath(size > SizeClass.largest || alignment > SizeClass.largest) {
+    return memalignLarge(alignment, size)
   }
+  return fastMalloc(SizeClass.size(size, alignedTo: alignment), mallocMedium)
+}
+
+@inline(never)
+private func memalignLarge(_ alignment: UInt, _ size: UInt) -> UnsafeMutableRawPointer? {
   let block = allocateLarge(max(size, 1), alignment: alignment)
   return block == 0 ? outOfMemory() : UnsafeMutableRawPointer(bitPattern: block)
 }
@@ -53,6 +82,21 @@ private func badAlignment() -> UnsafeMutableRawPointer? {
   _ result: UnsafeMutablePointer<UnsafeMutableRawPointer?>, _ alignment: UInt, _ size: UInt
 ) -> Int32 {
   if !isValid(alignment: alignment) || alignment < 8 { return invalidArgument }
+  if _slowPath(size > SizeClass.smallLimit || alignment > SizeClass.smallLimit) {
+    return posixMemalignSlow(result, alignment, size)
+  }
+  let item = pop(
+    (keg_get_thread_bins() &+ keg_fast_bin_of_size(
+      SizeClass.size(size, alignedTo: alignment) &>> 3)).pointer(to: Bin.self))
+  if _slowPath(item == 0) { return posixMemalignSlow(result, alignment, size) }
+  result.pointee = UnsafeMutableRawPointer(bitPattern: item)
+  return 0
+}
+
+@inline(never)
+private func posixMemalignSlow(
+  _ result: UnsafeMutablePointer<UnsafeMutableRawPointer?>, _ alignment: UInt, _ size: UInt
+) -> Int32 {
   let saved = keg_get_errno()
   guard let block = keg_memalign(alignment, size) else {
     keg_set_errno(saved)

@@ -148,8 +148,7 @@ func attachThread() -> UnsafeMutablePointer<ThreadCache>? {
   guard memory != 0 else { return nil }
   let cache = memory.pointer(to: ThreadCache.self)
   cache.initialize(to: ThreadCache())
-  (memory &+ ThreadCache.headerBytes).pointer(to: Bin.self)
-    .initialize(repeating: Bin(), count: Int(SizeClass.count) + 1)
+  // The bins are empty already: fresh metadata is zero, and a flushed bin is, too.
   process.pointee.threadListLock.lock()
   process.pointee.threads.append(cache)
   let count = process.pointee.threads.count

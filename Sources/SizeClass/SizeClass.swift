@@ -62,16 +62,14 @@ package enum SizeClass {
   /// How many entries the size table has.
   package static var tableCount: UInt { tableIndex(of: largest) &+ 1 }
 
-  /// The class whose items are at least `size` bytes at alignment `alignment`.
-  /// - Returns: nil when no class is; the request is then a large one.
-  package static func index(of size: UInt, alignment: UInt) -> UInt? {
-    if alignment <= 16 && size <= largest { return index(of: max(size, alignment)) }
-    guard size <= largest, alignment <= largest else { return nil }
-    var candidate = index(of: max(size, alignment))
-    while candidate <= count {
-      if self.size(of: candidate).isMultiple(ofPowerOfTwo: alignment) { return candidate }
-      candidate &+= 1
-    }
-    return nil
+  /// The size to ask for instead of `size`, so that the item is aligned: the next
+  /// multiple of the alignment. Its class is a multiple too, for both it and the step
+  /// between classes are powers of two times something, and slabs start on a chunk.
+  /// - Parameters:
+  ///   - size: at most `largest`.
+  ///   - alignment: a power of two, at most the chunk size.
+  @inline(__always)
+  package static func size(_ size: UInt, alignedTo alignment: UInt) -> UInt {
+    max(size, 1).roundedUp(to: alignment)
   }
 }

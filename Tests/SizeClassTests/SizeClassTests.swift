@@ -44,12 +44,12 @@ import Testing
   func aligned() {
     for shift in UInt(3)...16 {
       for size in stride(from: UInt(1), through: SizeClass.largest, by: 97) {
-        guard let index = SizeClass.index(of: size, alignment: 1 << shift) else { continue }
-        let got = SizeClass.size(of: index)
+        let aligned = SizeClass.size(size, alignedTo: 1 << shift)
+        #expect(aligned <= SizeClass.largest)
+        let got = SizeClass.size(of: SizeClass.index(of: aligned))
         #expect(got >= size && got % (1 << shift) == 0)
       }
     }
-    #expect(SizeClass.index(of: 100, alignment: 1 << 17) == nil)
-    #expect(SizeClass.index(of: 65536, alignment: 65536) == SizeClass.count)
+    #expect(SizeClass.size(0, alignedTo: 64) == 64)
   }
 }

@@ -12,23 +12,11 @@
 
 // ---- threads --------------------------------------------------------------
 
-// A bins pointer addresses bin 0; the thread's header lies below it.
-enum { HEADER_BYTES = 256 };
-static char unattached[KEG_BINS_BYTES] __attribute__((aligned(64)));
-static char busy[KEG_BINS_BYTES] __attribute__((aligned(64)));
-static char dead[KEG_BINS_BYTES] __attribute__((aligned(64)));
+char keg_empty_bins[3][KEG_BINS_BYTES] __attribute__((aligned(64)));
 
-__thread uintptr_t keg_thread_bins = (uintptr_t)unattached + HEADER_BYTES;
+__thread uintptr_t keg_thread_bins = (uintptr_t)keg_empty_bins[0] + KEG_BINS_HEADER_BYTES;
 
 __thread uintptr_t keg_thread_section;
-
-uintptr_t keg_bins_unattached(void) {
-  return (uintptr_t)unattached + HEADER_BYTES;
-}
-uintptr_t keg_bins_busy(void) {
-  return (uintptr_t)busy + HEADER_BYTES;
-}
-uintptr_t keg_bins_dead(void) { return (uintptr_t)dead + HEADER_BYTES; }
 
 char keg_running;
 char keg_process_bytes[KEG_PROCESS_BYTES] __attribute__((aligned(64)));

@@ -20,32 +20,27 @@ __asm__(
     ".popsection\n"
     ".pushsection .data.rel.ro, \"aw\"\n"
     ".balign 32\n"
+    ".globl keg_watch\n"
+    ".hidden keg_watch\n"
     "keg_watch: .long 0, 0\n"
     ".quad keg_never, 1, keg_never_abort\n"
     ".popsection\n");
-extern const char keg_watch[] KEG_HIDDEN;
-
-static uint64_t *watched_word(void) {
-  if (!&__rseq_offset || !&__rseq_size || __rseq_size == 0) return 0;
-  struct rseq *area = (void *)(keg_thread_pointer() + __rseq_offset);
-  return (uint64_t *)&area->rseq_cs;
-}
-
-bool keg_signal_watch_is_set(void) {
-  uint64_t *word = watched_word();
-  return word && __atomic_load_n(word, __ATOMIC_RELAXED) == (uintptr_t)keg_watch;
-}
+ptrdiff_t keg_watch_offset;
 
 bool keg_set_signal_watch(void) {
-  uint64_t *word = watched_word();
-  if (!word) return false;
-  __atomic_store_n(word, (uintptr_t)keg_watch, __ATOMIC_RELAXED);
+  if (!&__rseq_offset || !&__rseq_size || __rseq_size == 0) return false;
+  // Every thread finds the same value.
+  ptrdiff_t offset = __rseq_offset + (ptrdiff_t)offsetof(struct rseq, rseq_cs);
+  __atomic_store_n(&keg_watch_offset, offset, __ATOMIC_RELAXED);
+  __atomic_store_n((uintptr_t *)(keg_thread_pointer() + (uintptr_t)offset),
+                   (uintptr_t)keg_watch, __ATOMIC_RELAXED);
   return true;
 }
 
 void keg_clear_signal_watch(void) {
-  uint64_t *word = watched_word();
-  if (word) __atomic_store_n(word, 0, __ATOMIC_RELAXED);
+  if (keg_watch_offset == 0) return;
+  __atomic_store_n((uintptr_t *)(keg_thread_pointer() + (uintptr_t)keg_watch_offset), 0,
+                   __ATOMIC_RELAXED);
 }
 
 // The stack is other functions' memory: no sanitizer may look over our shoulder.

@@ -64,11 +64,24 @@ static inline void keg_set_section(uintptr_t section) {
 }
 
 /// Arrays of bins shared by every thread in the state of their name; all empty,
-/// never written. `unattached` must be what TLS starts with.
-enum { KEG_BINS_BYTES = 4096 + 256 };
-extern uintptr_t keg_bins_unattached(void) KEG_HIDDEN;
-extern uintptr_t keg_bins_busy(void) KEG_HIDDEN;
-extern uintptr_t keg_bins_dead(void) KEG_HIDDEN;
+/// never written. A bins pointer addresses bin 0; the thread's header lies below
+/// it. TLS starts with the first.
+enum { KEG_BINS_HEADER_BYTES = 256, KEG_BINS_BYTES = 4096 + KEG_BINS_HEADER_BYTES };
+extern char keg_empty_bins[3][KEG_BINS_BYTES] KEG_HIDDEN;
+
+static inline uintptr_t keg_bins_unattached(void) {
+  return (uintptr_t)keg_empty_bins[0] + KEG_BINS_HEADER_BYTES;
+}
+static inline uintptr_t keg_bins_busy(void) {
+  return (uintptr_t)keg_empty_bins[1] + KEG_BINS_HEADER_BYTES;
+}
+static inline uintptr_t keg_bins_dead(void) {
+  return (uintptr_t)keg_empty_bins[2] + KEG_BINS_HEADER_BYTES;
+}
+/// Whether `bins` is one of the three: the thread may not use bins of its own now.
+static inline bool keg_bins_are_shared(uintptr_t bins) {
+  return bins - (uintptr_t)keg_empty_bins < sizeof keg_empty_bins;
+}
 
 /// The thread pointer: the address of the thread control block, which glibc
 /// places above the stack of every thread but the first.
@@ -184,9 +197,17 @@ extern bool keg_adopt_if_orphaned(void) KEG_HIDDEN;
 
 // ---- signals (Malloc/Signals.swift) ----------------------------------------
 
+/// The sequence that the watch is, and where its word lies, counted from the thread
+/// pointer; 0, a word that never holds it, until the watch was first set.
+extern const char keg_watch[] KEG_HIDDEN;
+extern ptrdiff_t keg_watch_offset KEG_HIDDEN;
+
 /// Whether no signal and no other thread has interrupted this one since
 /// keg_set_signal_watch.
-extern bool keg_signal_watch_is_set(void) KEG_HIDDEN;
+static inline bool keg_signal_watch_is_set(void) {
+  const uintptr_t *word = (const uintptr_t *)(keg_thread_pointer() + (uintptr_t)keg_watch_offset);
+  return __atomic_load_n(word, __ATOMIC_RELAXED) == (uintptr_t)keg_watch;
+}
 /// Sets the watch. False: the kernel or the C library offers none.
 extern bool keg_set_signal_watch(void) KEG_HIDDEN;
 extern void keg_clear_signal_watch(void) KEG_HIDDEN;
