@@ -13,28 +13,48 @@ import Zone
 /// of the work. Whatever needs a call is left by one, so nothing is saved before.
 @c public func keg_calloc(_ count: UInt, _ size: UInt) -> UnsafeMutableRawPointer? {
   let (bytes, overflow) = count.multipliedReportingOverflow(by: size)
-  if _slowPath(overflow || bytes > 128) { return callocSlow(count, size) }
-  let bin = fastBin(forSize: bytes)
-  let top = bin.pointee.top
-  if _slowPath(top == bin.pointee.low) { return callocSlow(count, size) }
-  bin.pointee.top = top &- 8
-  keg_compiler_barrier()
-  let item = (top &- 8).word
+  if _fastPath(!overflow) {
+    if _fastPath(bytes <= 128) {
+      let bin = fastBin(forSize: bytes)
+      let top = bin.pointee.top
+      if _fastPath(top != bin.pointee.low) {
+        bin.pointee.top = top &- 8
+        keg_compiler_barrier()
+        let item = UnsafeMutableRawPointer(bitPattern: (top &- 8).word)
+        clear(UInt(bitPattern: item), bytes)
+        return item
+      }
+    }
+  }
+  return callocSlow(count, size)
+}
+
+/// Zeroes an item of `bytes` bytes, at most 128. Items above 8 bytes are multiples of
+/// 16: two, four or eight stores from both ends, which may overlap.
+@inline(__always)
+private func clear(_ item: UInt, _ bytes: UInt) {
   if bytes <= 8 {
     item.word = 0
-  } else {
-    // Items above 8 bytes are multiples of 16.
-    let pair = SIMD2<UInt64>(repeating: 0)
-    let last = item &+ bytes &- 16
-    var address = item
-    while address < last {
-      address.pointer(to: SIMD2<UInt64>.self).pointee = pair
-      (address &+ 16).pointer(to: SIMD2<UInt64>.self).pointee = pair
-      address &+= 32
-    }
-    if address < last &+ 16 { address.pointer(to: SIMD2<UInt64>.self).pointee = pair }
+    return
   }
-  return UnsafeMutableRawPointer(bitPattern: item)
+  let last = item &+ (bytes &- 1) & ~15
+  clearPair(item)
+  clearPair(last)
+  if bytes > 32 {
+    clearPair(item &+ 16)
+    clearPair(last &- 16)
+  }
+  if bytes > 64 {
+    clearPair(item &+ 32)
+    clearPair(item &+ 48)
+    clearPair(last &- 32)
+    clearPair(last &- 48)
+  }
+}
+
+@inline(__always)
+private func clearPair(_ address: UInt) {
+  address.pointer(to: SIMD2<UInt64>.self).pointee = SIMD2(repeating: 0)
 }
 
 @inline(never)
