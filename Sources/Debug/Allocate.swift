@@ -29,9 +29,24 @@ func enterDebug() -> Way {
   if _fastPath(thread.pointee.state == KEG_DEBUG_OUTSIDE) {
     thread.pointee.state = KEG_DEBUG_INSIDE
     keg_compiler_barrier()
+    if _slowPath(keg_debug_is_forking()) { waitForFork() }
     return .straight
   }
   return slowEnterDebug()
+}
+
+/// Another thread forks: it waits until nobody is inside, and we until it is done.
+@inline(never)
+private func waitForFork() {
+  let thread = keg_debug_thread()
+  while keg_debug_is_forking() {
+    thread.pointee.state = KEG_DEBUG_OUTSIDE
+    keg_compiler_barrier()
+    debug.pointee.forkLock.lock()
+    debug.pointee.forkLock.unlock()
+    thread.pointee.state = KEG_DEBUG_INSIDE
+    keg_compiler_barrier()
+  }
 }
 
 @inline(__always)
@@ -97,15 +112,23 @@ func allocateItem(
   if bytes > SizeClass.largest {
     return allocateLargeItem(size, alignment, kind, zeroed)
   }
-  let slot = alignment > 16 ? Core.takeSlot(bytes, alignment: alignment) : Core.takeSlot(bytes)
-  if slot == 0 { return 0 }
+  var slot = takeSlot(bytes, alignment)
+  if slot == 0 {
+    giveUpQuarantine()
+    slot = takeSlot(bytes, alignment)
+    if slot == 0 { return 0 }
+  }
   guard let map = Core.heap.pageMap(for: slot),
     case .slab(let slab) = map.owner(at: map.index(of: slot))
   else {
     // A large block for a great alignment, or one for a handler: not checked.
+    if zeroed { writeTrash(0, slot, slot &+ size) }
     return slot
   }
-  if slab.pointee.records == 0, !slab.makeRecords() { return slot }
+  if slab.pointee.records == 0, !slab.makeRecords() {
+    if zeroed { writeTrash(0, slot, slot &+ size) }
+    return slot
+  }
   let keg = slab.pointee.keg
   let index = keg.slot(of: slot, in: slab)
   let item = Item(
@@ -115,12 +138,18 @@ func allocateItem(
   return slot &+ alignment
 }
 
+@inline(__always)
+private func takeSlot(_ bytes: UInt, _ alignment: UInt) -> UInt {
+  alignment > 16 ? Core.takeSlot(bytes, alignment: alignment) : Core.takeSlot(bytes)
+}
+
 /// Sees to it that the slot's contents are known, and checks those that were.
 @inline(__always)
 private func prepare(_ item: Item, _ index: UInt) {
   let state = item.record.state
   if _fastPath(state == .free) { return checkFree(item) }
-  if state == .untouched { return prepareUntouched(item, index) }
+  // Busy: another thread prepares the page.
+  if state == .untouched || state == .busy { return prepareUntouched(item, index) }
   die("the core handed out a block that is in use:", at: item.slot, zone: item.zone)
 }
 

@@ -1,5 +1,10 @@
 // DebugFork.swift: fork(2) with other threads inside the debug layer.
 //
+// The child's copy of a page may be newer than its copy of another: if a thread were
+// changing an item meanwhile, record and bytes would disagree. So who forks raises a
+// flag, makes every processor see it (membarrier(2): the threads themselves need no
+// fence then), and waits until no other thread is inside.
+//
 // pthread_atfork's handlers of this layer run outside those of the core: its locks
 // are taken first and dropped last.
 
@@ -11,27 +16,60 @@ import Platform
 import Synchronization
 
 func prepareFork() {
+  let thread = keg_debug_thread()
+  // A handler forks over a call of ours: no lock can be waited for.
+  if thread.pointee.state >= KEG_DEBUG_INSIDE {
+    debug.pointee.forksInHandlers &+= 1
+    return
+  }
   prepareForkOfStacks()
+  debug.pointee.forkLock.lock()
   debug.pointee.threadLock.lock()
+  keg_debug_set_forking(true)
+  keg_debug_barrier()
+  waitForOthers()
   debug.pointee.quarantineLock.lock()
   debug.pointee.reportLock.lock()
   debug.pointee.recordLock.lock()
 }
 
+/// Waits until no other thread is in a call of ours, but not for ever: one may hang in
+/// a write to a full pipe, or have been interrupted by a handler that never returns.
+private func waitForOthers() {
+  let own = keg_debug_thread().address
+  let limit = keg_monotonic_nanoseconds() &+ 200_000_000
+  debug.pointee.threads.forEach { part in
+    let local = part.pointee.local.pointer(to: keg_debug_thread.self)
+    if part.pointee.local == own { return }
+    while keg_debug_state_of(local) >= KEG_DEBUG_INSIDE, keg_monotonic_nanoseconds() < limit {
+      keg_debug_yield()
+    }
+  }
+}
+
 func parentOfFork() {
+  if debug.pointee.forksInHandlers > 0 {
+    debug.pointee.forksInHandlers &-= 1
+    return
+  }
+  keg_debug_set_forking(false)
   debug.pointee.recordLock.unlock()
   debug.pointee.reportLock.unlock()
   debug.pointee.quarantineLock.unlock()
   debug.pointee.threadLock.unlock()
+  debug.pointee.forkLock.unlock()
   parentOfForkOfStacks()
 }
 
 /// The child reports under its own name, and knows no threads but its one.
 func childOfFork() {
+  debug.pointee.forksInHandlers = 0
   debug.pointee.recordLock.reset()
   debug.pointee.reportLock.reset()
   debug.pointee.quarantineLock.reset()
   debug.pointee.threadLock.reset()
+  debug.pointee.forkLock.reset()
+  keg_debug_set_forking(false)
   childOfForkOfStacks()
   debug.pointee.pid = processID()
   debug.pointee.isFinished = false

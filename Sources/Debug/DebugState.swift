@@ -26,6 +26,8 @@ struct DebugState: ~Copyable {
   let reportLock: Lock
   /// Protects `threads`.
   let threadLock: Lock
+  /// Held by the thread that forks.
+  let forkLock: Lock
   var recordMemory: RecordMemory
   var quarantine: Quarantine
   var findings: FindingTable
@@ -53,6 +55,8 @@ struct DebugState: ~Copyable {
   /// -1 until it is opened.
   var errorDescriptor: Int32
   var reportDescriptor: Int32
+  /// Forks by handlers over calls of ours, which took no locks.
+  var forksInHandlers: UInt
   /// What signal handlers over our calls freed, linked through their left zones.
   let orphans: Atomic<UInt>
 
@@ -61,6 +65,7 @@ struct DebugState: ~Copyable {
     quarantineLock = Lock(rank: .none)
     reportLock = Lock(rank: .none)
     threadLock = Lock(rank: .none)
+    forkLock = Lock(rank: .none)
     recordMemory = RecordMemory()
     quarantine = Quarantine()
     findings = FindingTable()
@@ -78,6 +83,7 @@ struct DebugState: ~Copyable {
     leakedBytes = 0
     errorDescriptor = 2
     reportDescriptor = -1
+    forksInHandlers = 0
     orphans = Atomic(0)
   }
 }
@@ -91,10 +97,13 @@ struct Counts {
 struct DebugThread: Linked, ~Copyable {
   var next: UnsafeMutablePointer<DebugThread>?
   var previous: UnsafeMutablePointer<DebugThread>?
+  /// The thread's `keg_debug_thread`.
+  let local: UInt
   var counts: Counts
   var batch: Batch
 
-  init() {
+  init(local: UInt) {
+    self.local = local
     next = nil
     previous = nil
     counts = Counts()
@@ -129,11 +138,14 @@ private func bootDebug() -> Bool {
   debug.pointee.sampleEvery = Int32(truncatingIfNeeded: Core.option(.debugSample))
   debug.pointee.start = keg_monotonic_nanoseconds()
   debug.pointee.pid = processID()
+  keg_debug_register_barrier()
   debug.pointee.errorDescriptor = keg_debug_keep_stderr()
   debug.pointee.quarantine.configure()
   Core.heap.pointee.forgetRecords = {
     forgetRecords(UInt(bitPattern: $0).pointer(to: Slab.self))
   }
+  // Left zones are 16 bytes or more: the first word is always one of theirs.
+  Core.heap.pointee.restoreSlot = { $0.word = zoneWord($0) }
   keg_debug_set_running()
   debugBootLock.unlock()
   var hooks = keg_debug_hooks(
@@ -160,7 +172,7 @@ func attachDebugThread() -> Bool {
   let part = pool.take()
   if part == 0 { return true }
   let pointer = part.pointer(to: DebugThread.self)
-  pointer.initialize(to: DebugThread())
+  pointer.initialize(to: DebugThread(local: thread.address))
   debug.pointee.threadLock.lock()
   debug.pointee.threads.append(pointer)
   debug.pointee.threadLock.unlock()

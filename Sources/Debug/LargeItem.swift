@@ -20,15 +20,25 @@ func allocateLargeItem(
   _ size: UInt, _ alignment: UInt, _ kind: AllocationKind, _ zeroed: Bool
 ) -> UInt {
   let bytes = slotBytes(size, leftZone: alignment)
-  let start = Core.takeSpan(max(bytes, SizeClass.largest &+ 1), alignment: alignment)
-  if start == 0 { return 0 }
+  let spanBytes = max(bytes, SizeClass.largest &+ 1)
+  var start = Core.takeSpan(spanBytes, alignment: alignment)
+  if start == 0 {
+    giveUpQuarantine()
+    start = Core.takeSpan(spanBytes, alignment: alignment)
+    if start == 0 { return 0 }
+  }
   let heap = Core.heap
   guard let map = heap.pageMap(for: start), case .span(let span) = map.owner(at: map.index(of: start))
   else {
+    // For a handler, from the pool: not checked.
+    if zeroed { writeTrash(0, start, start &+ size) }
     return start
   }
   let memory = takeRecord()
-  if memory == 0 { return start }
+  if memory == 0 {
+    if zeroed { writeTrash(0, start, start &+ size) }
+    return start
+  }
   let record = memory.pointer(to: Record.self)
   let user = start &+ alignment
   let end = user &+ size

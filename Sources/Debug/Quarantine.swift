@@ -136,6 +136,22 @@ func handOver(_ part: UnsafeMutablePointer<DebugThread>) {
   }
 }
 
+/// Memory is short: everything that is kept back goes to the core. Called in `.straight`.
+@inline(never)
+func giveUpQuarantine() {
+  let address = keg_debug_thread().pointee.quarantine
+  if address != 0 { handOver(address.pointer(to: DebugThread.self)) }
+  debug.pointee.quarantineLock.lock()
+  while let leaving = debug.pointee.quarantine.takeSurplus(all: true) {
+    debug.pointee.quarantineLock.unlock()
+    releaseAll(leaving)
+    debug.pointee.quarantineLock.lock()
+    debug.pointee.quarantine.recycle(leaving)
+  }
+  debug.pointee.quarantineLock.unlock()
+  _ = Core.trim()
+}
+
 private func releaseAll(_ batch: UnsafeMutablePointer<Batch>) {
   var i = 0
   let ahead = 8

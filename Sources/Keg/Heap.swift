@@ -38,6 +38,8 @@ package struct Heap: ~Copyable {
   package var relieve: (@convention(c) (_ heapBytes: UInt) -> Bool)?
   /// Called before a slab with records goes; see `Slab.records`.
   package var forgetRecords: (@convention(c) (_ slab: UnsafeMutableRawPointer) -> Void)?
+  /// Called for an item of such a slab whose first word the core has used.
+  package var restoreSlot: (@convention(c) (_ slot: UInt) -> Void)?
   // Written and read by any thread; each value stands for itself: relaxed.
   fileprivate let stamp = Atomic<UInt64>(0)
   fileprivate let purged = Atomic<UInt>(0)

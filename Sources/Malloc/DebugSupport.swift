@@ -78,6 +78,9 @@ package enum Core {
   @inline(__always)
   package static var isBusy: Bool { keg_get_thread_bins() == keg_bins_busy() }
 
+  /// malloc_trim(3).
+  package static func trim() -> Bool { keg_trim(0) != 0 }
+
   package static var greatest: UInt { greatestRequest }
 
   package static func fail() -> UnsafeMutableRawPointer? { outOfMemory() }

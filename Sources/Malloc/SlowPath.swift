@@ -211,7 +211,9 @@ func freeDeferred() {
     let next = address.word
     if let heap = process.pointee.heap, let map = heap.pageMap(for: address) {
       switch map.owner(at: map.index(of: address)) {
-      case .slab(let slab): slab.pointee.keg.give(address)
+      case .slab(let slab):
+        if slab.pointee.records != 0 { heap.pointee.restoreSlot?(address) }
+        slab.pointee.keg.give(address)
       case .span(let span): releaseLarge(address, span)
       default: die("invalid free of", at: address, zone: nil)
       }

@@ -13,6 +13,7 @@
 __thread struct keg_debug_thread keg_debug_self;
 char keg_debug_bytes[KEG_DEBUG_BYTES] __attribute__((aligned(64)));
 char keg_debug_running;
+char keg_debug_forking;
 char keg_report_bytes[KEG_REPORT_BYTES] __attribute__((aligned(64)));
 
 static pthread_key_t exit_key;
@@ -37,6 +38,16 @@ void keg_debug_install_hooks(const struct keg_debug_hooks *hooks) {
 void keg_debug_watch_thread_exit(void) {
   if (has_exit_key) pthread_setspecific(exit_key, &keg_debug_self);
 }
+
+void keg_debug_register_barrier(void) {
+  keg_syscall6(324 /* membarrier */, 16 /* REGISTER_PRIVATE_EXPEDITED */, 0, 0, 0, 0, 0);
+}
+
+void keg_debug_barrier(void) {
+  keg_syscall6(324 /* membarrier */, 8 /* PRIVATE_EXPEDITED */, 0, 0, 0, 0, 0);
+}
+
+void keg_debug_yield(void) { keg_syscall6(24 /* sched_yield */, 0, 0, 0, 0, 0, 0); }
 
 extern int _dl_find_object(void *, struct dl_find_object *) __attribute__((weak));
 

@@ -34,6 +34,24 @@ static inline struct keg_debug_thread *_Nonnull keg_debug_thread(void) {
   return &keg_debug_self;
 }
 
+/// `state` of another thread.
+static inline long keg_debug_state_of(const struct keg_debug_thread *_Nonnull thread) {
+  return __atomic_load_n(&thread->state, __ATOMIC_ACQUIRE);
+}
+
+/// Whether a thread forks now; see Sources/Debug/DebugFork.swift.
+extern char keg_debug_forking KEG_DEBUG_HIDDEN;
+static inline bool keg_debug_is_forking(void) {
+  return __atomic_load_n(&keg_debug_forking, __ATOMIC_RELAXED);
+}
+static inline void keg_debug_set_forking(bool forking) {
+  __atomic_store_n(&keg_debug_forking, forking, __ATOMIC_SEQ_CST);
+}
+/// membarrier(2): a fence in every running thread of the process.
+extern void keg_debug_register_barrier(void) KEG_DEBUG_HIDDEN;
+extern void keg_debug_barrier(void) KEG_DEBUG_HIDDEN;
+extern void keg_debug_yield(void) KEG_DEBUG_HIDDEN;
+
 // ---- state ---------------------------------------------------------------------
 
 /// Room for `DebugState`: zero, aligned to a cache line.
