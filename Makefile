@@ -173,6 +173,9 @@ $(DIR)/$(1).o: $(wildcard Sources/$(1)/*.swift) $(DIR)/$(1).swiftmodule
 endef
 $(foreach layer,$(ENTRIES) Debug,$(eval $(call ENTRY_RULE,$(layer))))
 
+# Captures of stacks step over this layer's own frames by frame pointers.
+$(DIR)/Debug.o: SWIFTFLAGS += -Xcc -fno-omit-frame-pointer
+
 # ---- verbs ------------------------------------------------------------------
 
 .PHONY: demo test test-unit test-tsan test-preload test-programs check bench benchmarks install clean

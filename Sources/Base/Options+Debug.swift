@@ -4,6 +4,10 @@
 
 package enum GuardAlignMode { package static let sixteen: UInt = 0, natural: UInt = 1 }
 package enum OnErrorMode { package static let go: UInt = 0, abort: UInt = 1, exit: UInt = 2 }
+package enum UnwindMode {
+  package static let auto: UInt = 0, libunwind: UInt = 1, tables: UInt = 2, framePointers: UInt = 3
+  package static let off: UInt = 4
+}
 package enum TrashMode { package static let on: UInt = 0, off: UInt = 1 }
 
 extension Option {
@@ -61,6 +65,14 @@ extension Option {
       number(
         "validate_signal", "", "0", "0 ... 64", 0, 0, 64,
         "debug: a signal after which all memory is checked at the next call; 0: none")
+    case .unwind:
+      word(
+        "unwind", "auto", "auto|libunwind|tables|fp|off", UnwindMode.auto, 4,
+        "debug: stacks from the compilers' tables, checked by libunwind or not; from libunwind alone, slowly; by frame pointers; none")
+    case .stackDepth:
+      number(
+        "stack_depth", "frames", "24", "1 ... 64", 24, 1, 64,
+        "debug: how many frames of a stack are kept, the innermost ones")
     default:
       number("", "", "0", "0 ... 0", 0, 0, 0, "")
     }

@@ -30,9 +30,11 @@ package enum Option: Int {
   case debugMeanFailures
   case debugLimit
   case debugValidateSignal
+  case unwind
+  case stackDepth
 
   /// How many options there are; their raw values are 0 ..< count.
-  package static var count: Int { 21 }
+  package static var count: Int { 23 }
 }
 
 package struct OptionDescription {

@@ -198,6 +198,7 @@ private func debugThreadExits() {
   debug.pointee.counts.frees &+= part.pointee.counts.frees
   debug.pointee.threadLock.unlock()
   debug.pointee.threadPool?.give(address)
+  releaseStackRecord()
   keg_compiler_barrier()
   thread.pointee.state = state
 }

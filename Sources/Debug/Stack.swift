@@ -1,43 +1,355 @@
-// Stack.swift: who called. This version knows no stack: every one is unknown.
+// Stack.swift: who called? The capture of stacks for every allocation and free.
+//
+//   captureStack() ─▶ frames of ours cut off ─▶ record (StackRecord): only what is new
+//                                                  │ is walked, by rows (StackWalk, StackRow)
+//                                                  ▼
+//                                          hash (StackHash) ─▶ depot (StackDepot) ─▶ StackID
+//
+// Rows come from the compilers' tables, found through the loader without its lock
+// (StackCFI, StackRules). libunwind, which reads the same tables, is the judge: at
+// start of whether we understand the machine at all, later of a sample of stacks
+// (StackCheck). Option `unwind` chooses another way.
+//
+// A capture takes no lock, allocates nothing from the program's heap, and uses about
+// two KiB of stack. It must be called outside all our locks. A signal handler may
+// interrupt it and capture as well.
 
 import Base
 import DebugPlatform
+import Keg
 import Malloc
+import Pages
+import Platform
+import Synchronization
 
-/// Prepares what captures need. Called once, when the layer has booted.
-func bootStacks() {}
+/// Everything global of the capture. Lies in zeroed storage of the shim.
+struct Stacks: ~Copyable {
+  var mode: UInt = UnwindMode.auto
+  var depth = 24
+  /// StackHash.power(depth)
+  var power: UInt = 0
+  var textStart: UInt = 0
+  var textSize: UInt = 0
+  /// One of `LibunwindState`.
+  var libunwind: UInt = 0
+  /// One thread at a time uses libunwind.
+  let libunwindLock = Lock(rank: .none)
+  /// Protects `knownSymbols`; only ever tried.
+  let nameLock = Lock(rank: .none)
+  var knownSymbols: UnsafeMutablePointer<KnownSymbol>? = nil
+  /// Stacks compared with a walk that took nothing from the record or the cache, and
+  /// those that differed.
+  let checks = Atomic<UInt>(0)
+  let failures = Atomic<UInt>(0)
+  /// The same with libunwind.
+  let libunwindChecks = Atomic<UInt>(0)
+  let libunwindFailures = Atomic<UInt>(0)
+  var rows: RowCache
+  var depot: StackDepot
+  var records: Pool
 
-/// The stack of the caller of the allocator. 0: unknown.
-func captureStack() -> StackID { 0 }
-
-/// The stack that a signal interrupted.
-func captureStack(context: UnsafeMutableRawPointer?) -> StackID { 0 }
-
-/// Calls `body` with the addresses of a stack, innermost first.
-func forEachFrame(_ stack: StackID, _ body: (UInt) -> Void) {}
-
-/// What is known of an address in machine code.
-struct FrameDescription {
-  /// The path of the module and the address in it as it was linked.
-  var module: UnsafePointer<CChar>? = nil
-  var moduleOffset: UInt = 0
-  var function: UnsafePointer<CChar>? = nil
-  var functionOffset: UInt = 0
-}
-
-/// Calls `body` with what is known of `pc`. Strings are valid inside `body` only.
-func describeFrame(_ pc: UInt, _ body: (FrameDescription) -> Void) {
-  var description = FrameDescription()
-  var path: UnsafePointer<CChar>? = nil
-  var base: UInt = 0
-  if keg_debug_find_module(pc, &path, &base) {
-    description.module = path
-    description.moduleOffset = pc &- base
+  init(rows: consuming RowCache, depot: consuming StackDepot, records: consuming Pool) {
+    self.rows = rows
+    self.depot = depot
+    self.records = records
   }
-  body(description)
 }
 
-/// Around fork; the locks of the depot belong here.
-func prepareForkOfStacks() {}
-func parentOfForkOfStacks() {}
-func childOfForkOfStacks() {}
+/// Undefined until `stacksAreUp`.
+@inline(__always)
+var stacks: UnsafeMutablePointer<Stacks> { keg_stacks_storage().pointer(to: Stacks.self) }
+
+@inline(__always)
+var stacksAreUp: Bool { keg_stacks_are_up() }
+
+/// A TLS word that says: this thread is ending and gets no record any more.
+private var recordGone: UInt { 1 }
+
+/// Frames of one stack on the stack.
+typealias FrameBuffer = InlineArray<64, UInt>
+
+// MARK: - Start, fork, thread exit
+
+/// Makes caches and depot. Called once, when the debug layer has booted; without
+/// memory for them stacks are empty.
+func bootStacks() {
+  let metadata = Core.heap.pointee.metadata
+  guard MemoryLayout<Stacks>.size <= Int(KEG_STACKS_BYTES),
+    let entries = metadata.room(for: RowCache.Entry.self, count: RowCache.count),
+    let chunks = metadata.room(for: Atomic<UInt>.self, count: Int(StackDepot.chunkLimit))
+  else { return }
+  let followsFramePointers =
+    Core.option(.unwind) == UnwindMode.framePointers || !keg_can_find_modules()
+  stacks.initialize(
+    to: Stacks(
+      rows: RowCache(entries: entries, followsFramePointers: followsFramePointers),
+      depot: StackDepot(chunks: chunks, source: PageSource.kernel()),
+      records: Pool(
+        name: "stack records", itemBytes: StackRecord.byteCount, alignment: 64, metadata: metadata)))
+  stacks.pointee.mode = followsFramePointers ? UnwindMode.framePointers : Core.option(.unwind)
+  stacks.pointee.depth = Int(Core.option(.stackDepth))
+  stacks.pointee.power = StackHash.power(stacks.pointee.depth)
+  stacks.pointee.textStart = keg_text_start()
+  stacks.pointee.textSize = keg_text_end() &- keg_text_start()
+  stacks.pointee.knownSymbols = metadata.room(for: KnownSymbol.self, count: knownSymbolCount)
+  if Core.option(.unwind) != UnwindMode.off { keg_set_stacks_up() }
+}
+
+// fork: a thread in libunwind comes out of it first.
+
+func prepareForkOfStacks() { if stacksAreUp { stacks.pointee.libunwindLock.lock() } }
+
+func parentOfForkOfStacks() { if stacksAreUp { stacks.pointee.libunwindLock.unlock() } }
+
+func childOfForkOfStacks() {
+  guard stacksAreUp else { return }
+  stacks.pointee.libunwindLock.reset()
+  stacks.pointee.nameLock.reset()
+  stacks.pointee.depot.forgetOthers()
+}
+
+/// The calling thread ends.
+func releaseStackRecord() {
+  let record = keg_get_stack_record()
+  keg_set_stack_record(recordGone)
+  if record > recordGone { withMetadata { recordPool.give(record) } }
+}
+
+private var recordPool: UnsafeMutablePointer<Pool> {
+  withUnsafeMutablePointer(to: &stacks.pointee.records) { $0 }
+}
+
+/// Runs `body` so that a signal handler takes no lock meanwhile (Malloc/SlowPath.swift).
+private func withMetadata(_ body: () -> Void) {
+  let bins = keg_get_thread_bins()
+  keg_set_thread_bins(keg_bins_busy())
+  keg_compiler_barrier()
+  body()
+  keg_compiler_barrier()
+  keg_set_thread_bins(bins)
+}
+
+/// A module was unloaded: other code may come to its addresses.
+@c public func keg_stacks_module_left() { if stacksAreUp { stacks.pointee.rows.invalidate() } }
+
+// MARK: - Capture
+
+@inline(__always)
+private func isOurs(_ pc: UInt) -> Bool {
+  pc &- stacks.pointee.textStart < stacks.pointee.textSize
+}
+
+/// The stack of the caller, without the frames of this library.
+/// - Returns: 0 when stacks are off or there is no memory.
+@inline(never)
+func captureStack() -> StackID {
+  guard stacksAreUp else { return 0 }
+  let start = callerOfLibrary(keg_frame_pointer())
+  guard let record = record(), !record.pointee.isBusy else { return capturePlainly(start) }
+  if stacks.pointee.mode == UnwindMode.libunwind { return captureCompletely() }
+  record.pointee.isBusy = true
+  keg_compiler_barrier()
+  let id = capture(start, record)
+  keg_compiler_barrier()
+  record.pointee.isBusy = false
+  return id
+}
+
+/// The first frame that is not ours. All our functions keep frame pointers.
+@inline(__always)
+private func callerOfLibrary(_ framePointer: UInt) -> StackCursor {
+  var bp = framePointer
+  var address = (bp &+ 8).word
+  while isOurs(address) {
+    bp = bp.word
+    address = (bp &+ 8).word
+  }
+  return StackCursor(pc: address &- 1, sp: bp &+ 16, bp: bp.word)
+}
+
+/// The calling thread's record, made when it is first asked for; nil when a handler
+/// asks over the allocator, or there is no memory.
+@inline(__always)
+private func record() -> UnsafeMutablePointer<StackRecord>? {
+  let address = keg_get_stack_record()
+  return address > recordGone ? address.pointer(to: StackRecord.self) : makeRecord()
+}
+
+@inline(never)
+private func makeRecord() -> UnsafeMutablePointer<StackRecord>? {
+  if keg_get_stack_record() == recordGone || keg_get_thread_bins() == keg_bins_busy() {
+    return nil
+  }
+  var address: UInt = 0
+  withMetadata { address = recordPool.take() }
+  guard address != 0 else { return nil }
+  let record = address.pointer(to: StackRecord.self)
+  record.initialize(to: StackRecord())
+  keg_set_stack_record(address)
+  return record
+}
+
+@inline(__always)
+private func capture(
+  _ start: StackCursor, _ record: UnsafeMutablePointer<StackRecord>
+) -> StackID {
+  let depth = stacks.pointee.depth
+  let rows = withUnsafeMutablePointer(to: &stacks.pointee.rows) { $0 }
+  guard record.update(from: start, depth: depth, rows: rows) else {
+    return capturePlainly(start)
+  }
+  record.pointee.captures = record.pointee.captures &+ 1
+  if record.pointee.captures & 1023 == 0 { check(start, record) }
+  let hash = record.hash(depth: depth, power: stacks.pointee.power)
+  if hash == record.pointee.lastHash { return record.pointee.lastID }
+  var id = stacks.pointee.depot.find(hash)
+  if id == 0 { id = store(record, hash) }
+  record.pointee.lastHash = hash
+  record.pointee.lastID = id
+  return id
+}
+
+@inline(never)
+private func store(_ record: UnsafeMutablePointer<StackRecord>, _ hash: UInt64) -> StackID {
+  var frames = FrameBuffer(repeating: 0)
+  return withFrames(&frames) { buffer in
+    let count = record.copyFrames(stacks.pointee.depth, to: buffer)
+    return stacks.pointee.depot.store(hash, buffer, count: count)
+  }
+}
+
+@inline(__always)
+func withFrames<Result>(
+  _ frames: inout FrameBuffer, _ body: (UnsafeMutablePointer<UInt>) -> Result
+) -> Result {
+  var span = frames.mutableSpan
+  // Never nil: 64 words.
+  return span.withUnsafeMutableBufferPointer { body($0.baseAddress.unsafelyUnwrapped) }
+}
+
+/// A capture without a record.
+@inline(never)
+private func capturePlainly(_ start: StackCursor) -> StackID {
+  var frames = FrameBuffer(repeating: 0)
+  return withFrames(&frames) { buffer in
+    let count = walk(start, into: buffer, limit: stacks.pointee.depth)
+    return count < 0 ? captureCompletely() : store(buffer, count)
+  }
+}
+
+func store(_ frames: UnsafeMutablePointer<UInt>, _ count: Int) -> StackID {
+  if count == 0 { return 0 }
+  let hash = StackHash.of(frames, count: count)
+  let id = stacks.pointee.depot.find(hash)
+  return id != 0 ? id : stacks.pointee.depot.store(hash, frames, count: count)
+}
+
+/// Walks from `start` with nothing but rows.
+/// - Returns: how many frames there were, or -1 when all registers are needed.
+func walk(_ start: StackCursor, into frames: UnsafeMutablePointer<UInt>, limit: Int) -> Int {
+  var cursor = start
+  var readable = ReadableRange()
+  var count = 0
+  while count < limit {
+    let row = stacks.pointee.rows.row(cursor.pc)
+    // What a handler returns to starts at its return address, with nothing before it.
+    let isSignal = row.kind == StackRow.Kind.signal.rawValue
+    frames[count] = isSignal ? cursor.pc &+ 1 : cursor.pc
+    count &+= 1
+    switch cursor.step(row, &readable) {
+    case .caller, .signal: break
+    case .end: return count
+    case .complex: return -1
+    }
+  }
+  return count
+}
+
+/// A capture with all registers, by libunwind if that was chosen.
+@inline(never)
+func captureCompletely() -> StackID {
+  var cursor = FullCursor()
+  readRegisters(&cursor.registers)
+  return storeCompletely(&cursor)
+}
+
+@inline(__always)
+func readRegisters(_ registers: inout InlineArray<17, UInt>) {
+  var span = registers.mutableSpan
+  span.withUnsafeMutableBufferPointer { keg_read_registers($0.baseAddress.unsafelyUnwrapped) }
+}
+
+private func storeCompletely(_ cursor: inout FullCursor) -> StackID {
+  var frames = FrameBuffer(repeating: 0)
+  return withFrames(&frames) { buffer in
+    store(buffer, walkCompletely(&cursor, into: buffer, limit: stacks.pointee.depth))
+  }
+}
+
+/// Walks with all registers; frames of ours at the start are left out.
+func walkCompletely(
+  _ cursor: inout FullCursor, into frames: UnsafeMutablePointer<UInt>, limit: Int
+) -> Int {
+  if stacks.pointee.mode == UnwindMode.libunwind,
+    let count = walkByLibunwind(cursor.registers, into: frames, limit: limit)
+  {
+    return count
+  }
+  var count = 0
+  while count < limit {
+    let pc = cursor.pc
+    if count > 0 || !isOurs(pc) {
+      frames[count] = stacks.pointee.rows.row(pc).kind == StackRow.Kind.signal.rawValue
+        ? pc &+ 1 : pc
+      count &+= 1
+    }
+    if !cursor.step() { break }
+  }
+  return count
+}
+
+/// How many frames at the start are ours.
+func leadingFramesOfOurs(_ frames: UnsafeMutablePointer<UInt>, _ count: Int) -> Int {
+  var ours = 0
+  while ours < count, isOurs(frames[ours]) { ours &+= 1 }
+  return ours
+}
+
+// MARK: - From a signal
+
+/// The stack of the code that a signal interrupted, the faulting instruction first.
+/// After a call through a bad pointer, that pointer is first and the caller follows.
+/// - Parameter context: a signal handler's third argument.
+func captureStack(context: UnsafeMutableRawPointer?) -> StackID {
+  guard stacksAreUp, let context else { return 0 }
+  var cursor = FullCursor()
+  readContext(UInt(bitPattern: context), &cursor.registers)
+  let wild = cursor.registers[16]
+  var readable = ReadableRange()
+  guard !isCode(wild), readable.covers(cursor.registers[KEG_RSP]) else {
+    return storeFromSignal(&cursor)
+  }
+  // Nothing but the call was executed: the return address is on top of the stack.
+  let sp = cursor.registers[KEG_RSP]
+  cursor.registers[16] = sp.word
+  cursor.registers[KEG_RSP] = sp &+ 8
+  cursor.isExact = false
+  var frames = FrameBuffer(repeating: 0)
+  return withFrames(&frames) { buffer in
+    buffer[0] = wild
+    let count = walkCompletely(&cursor, into: buffer + 1, limit: stacks.pointee.depth &- 1)
+    return store(buffer, count &+ 1)
+  }
+}
+
+private func storeFromSignal(_ cursor: inout FullCursor) -> StackID {
+  storeCompletely(&cursor)
+}
+
+// MARK: - Reading
+
+/// Calls `body` with the addresses of a stack, innermost first. Each lies inside the
+/// call under way, or is the faulting instruction: look it up as it is.
+func forEachFrame(_ id: StackID, _ body: (UInt) -> Void) {
+  if stacksAreUp { stacks.pointee.depot.forEachFrame(id, body) }
+}

@@ -49,16 +49,6 @@ void keg_debug_barrier(void) {
 
 void keg_debug_yield(void) { keg_syscall6(24 /* sched_yield */, 0, 0, 0, 0, 0, 0); }
 
-extern int _dl_find_object(void *, struct dl_find_object *) __attribute__((weak));
-
-bool keg_debug_find_module(uintptr_t address, const char **path, uintptr_t *base) {
-  struct dl_find_object found;
-  if (!_dl_find_object || _dl_find_object((void *)address, &found) != 0) return false;
-  *path = found.dlfo_link_map->l_name;
-  *base = found.dlfo_link_map->l_addr;
-  return true;
-}
-
 uintptr_t keg_debug_memory_bytes(void) {
   struct sysinfo info;
   return sysinfo(&info) == 0 ? (uintptr_t)info.totalram * info.mem_unit : (uintptr_t)1 << 32;

@@ -92,11 +92,6 @@ extern void keg_debug_install_hooks(const struct keg_debug_hooks *_Nonnull hooks
 /// Has `thread_exits` called when this thread ends.
 extern void keg_debug_watch_thread_exit(void) KEG_DEBUG_HIDDEN;
 
-/// The module that `address` lies in: its path and where it was loaded. Takes no
-/// lock (`_dl_find_object`). False: none.
-extern bool keg_debug_find_module(uintptr_t address, const char *_Nullable *_Nonnull path,
-                                  uintptr_t *_Nonnull base) KEG_DEBUG_HIDDEN;
-
 /// Bytes of memory this machine has, by sysinfo(2).
 extern uintptr_t keg_debug_memory_bytes(void) KEG_DEBUG_HIDDEN;
 
