@@ -37,26 +37,10 @@ struct DebugFindingTests {
       ])
   }
 
-  @Test("return addresses are looked up one byte earlier, faulting instructions where they are")
-  func exactness() throws {
-    let symbols = FixedSymbols()
-    let stacks = ["detected": stack, "allocated": stack]
-    _ = try findingLog(
-      [Canned.finding("use-after-free", fault: true, stacks: stacks)], symbols: symbols)
-    #expect(symbols.questions == [0x1010, 0x201f, 0x100f])
-    let signal = FixedSymbols()
-    let frames = [
-      Canned.frame("/bin/prog", 0x100, "handler"), Canned.frame("/lib/libc.so.6", 0x200, "__restore_rt"),
-      Canned.frame("/bin/prog", 0x300, "main"),
-    ]
-    _ = try findingLog([Canned.finding(stacks: ["detected": Canned.stack(frames)])], symbols: signal)
-    #expect(signal.questions == [0xff, 0x1ff, 0x300])
-  }
-
   @Test("inlined functions are frames, innermost first, with demangled names")
   func inlining() throws {
     let symbols = FixedSymbols()
-    symbols.answers[0x100f] = [
+    symbols.answers[0x1010] = [
       SymbolizedFrame(function: "inner", file: "/src/a.cc", line: 3, column: 7),
       SymbolizedFrame(function: "_Z5outeri", start: 0x1000, file: "/src/a.cc", line: 9, column: 1),
     ]
@@ -138,6 +122,20 @@ struct DebugFindingTests {
     #expect(log.errorCount == 1)
   }
 
+  @Test("items that are not lost are notes, and those that a stack holds are shown when asked for")
+  func notes() throws {
+    let log = try findingLog(["definite", "stack", "reachable"].map { Canned.leak($0, stack: stack) })
+    let text = ReportText()
+    #expect(
+      log.findings.map { text.report($0).prefix { $0 != "\n" } } == [
+        "kegmalloc: ERROR: leak: definite: 100 bytes in 2 blocks, oldest at 0x7f0000002000",
+        "kegmalloc: NOTE: leak: stack: 100 bytes in 2 blocks, oldest at 0x7f0000002000",
+        "kegmalloc: NOTE: leak: reachable: 100 bytes in 2 blocks, oldest at 0x7f0000002000",
+      ])
+    #expect(log.findings.map { $0.isReported(stackLeaks: false) } == [true, false, true])
+    #expect(log.findings.allSatisfy { $0.isReported(stackLeaks: true) })
+  }
+
   @Test("lines that are no records are counted, later kinds too; bytes that are not UTF-8 are kept readable")
   func damaged() throws {
     let log = try findingLog(["", "{", "{\"kind\":\"novelty\"}", Canned.summary()])
@@ -157,7 +155,7 @@ struct DebugFindingTests {
     ])
     #expect(
       DebugSummary(log).text
-        == "kegmalloc: 1 error, 1 leak (100 bytes), 2,048 bytes still reachable; "
+        == "kegmalloc: 1 error, 100 bytes leaked in 2 blocks from 1 place, 2,048 bytes reachable; "
         + "2,000 allocations, 1,996 frees in 2 processes\n")
   }
 
@@ -222,7 +220,7 @@ struct DebugRulesTests {
       pairs: ["decay_ms:5", "exit_code:7", "log_file:/l"], guardValue: "size:16-64", sample: 10,
       onError: "abort", leaks: false, known: [])
     #expect(
-      options.settings == ["decay_ms:5", "guard:size:16-64", "sample:10", "on_error:abort", "leaks:off"])
+      options.settings == ["decay_ms:5", "guard:size:16-64", "sample:10", "on_error:abort", "leak_check:off"])
     #expect(options.exitCode == 7 && options.log == "/l" && options.guardSides == [nil])
     let both = try DebugOptions(pairs: [], guardValue: "both", exitCode: 3, known: [])
     #expect(both.guardSides == ["right", "left"])

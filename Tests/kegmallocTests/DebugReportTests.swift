@@ -57,7 +57,8 @@ struct DebugReportTests {
     #expect(leak["leaked_bytes"] as? Int == 2000 && leak["class"] as? String == "leak")
     let last = try #require(objects.last)
     #expect(last["kind"] as? String == "summary" && last["exit_code"] as? Int == 99)
-    #expect(last["errors"] as? Int == 2 && last["leaks"] as? Int == 4)
+    #expect(last["errors"] as? Int == 2 && last["leaks"] as? Int == 6)
+    #expect(last["leak_stacks"] as? Int == 3 && last["stack_bytes"] as? Int == 8000)
     #expect(last["reachable_bytes"] as? Int == 16_000 && last["suppressed"] as? Int == 1)
   }
 

@@ -90,7 +90,8 @@ struct DebuggedProgram {
     """
 
   let path: String
-  /// The return address of the call of malloc in make<Node>, which inlines fresh.
+  /// In the call of malloc in make<Node>, which inlines fresh: as the library names it,
+  /// one less than the return address.
   let allocation: UInt64
   static let makeLinkage = "_Z4makeI4NodeEPT_m"
 
@@ -106,6 +107,6 @@ struct DebuggedProgram {
       let next = lines[(call + 1)...].first?.split(separator: ":").first,
       let address = UInt64(next.trimmingCharacters(in: .whitespaces), radix: 16)
     else { return nil }
-    allocation = address
+    allocation = address - 1
   }
 }

@@ -23,7 +23,7 @@ struct SymbolizerTests {
     let symbolizer = Symbolizer(backend: backend)
     // Twice: a process that lost step would answer the second question wrongly.
     for _ in 0..<2 {
-      let frames = Symbolizer(backend: backend).frames(record, isExact: false)
+      let frames = Symbolizer(backend: backend).frames(record)
       #expect(frames.last?.function == "Node* make<Node>(unsigned long)")
       // addr2line calls the innermost frame by the ELF symbol when first asked.
       if columns { #expect(frames.first?.function == "fresh") }
@@ -32,9 +32,9 @@ struct SymbolizerTests {
       #expect(frames.map(\.inlined) == [true, nil])
       #expect((frames[0].column != nil) == columns)
       let unknown = FrameRecord(pc: "0x1", module: program.path, offset: "0x2", function: nil)
-      #expect(symbolizer.frames(unknown, isExact: true).first?.file == nil)
+      #expect(symbolizer.frames(unknown).first?.file == nil)
       let absent = FrameRecord(pc: "0x1", module: "/none", offset: "0x2", function: "given")
-      #expect(symbolizer.frames(absent, isExact: true).map(\.function) == ["given"])
+      #expect(symbolizer.frames(absent).map(\.function) == ["given"])
     }
   }
 
@@ -53,7 +53,7 @@ struct SymbolizerTests {
   func choice() {
     #expect(Symbolizer.installed(path: "/usr/bin") is LLVMSymbolizer)
     #expect(Symbolizer.installed(path: "/none") == nil)
-    let frames = Symbolizer(backend: nil).frames(record, isExact: false)
+    let frames = Symbolizer(backend: nil).frames(record)
     #expect(frames.map(\.function) == ["Node* make<Node>(unsigned long)"])
   }
 
@@ -62,7 +62,7 @@ struct SymbolizerTests {
     let broken = try scratch.file("broken", "#!/bin/sh\nexit 1\n")
     let backend = try #require(LLVMSymbolizer(broken))
     signal(SIGPIPE, SIG_IGN)
-    let frames = Symbolizer(backend: backend).frames(record, isExact: false)
+    let frames = Symbolizer(backend: backend).frames(record)
     #expect(frames.map(\.function) == ["Node* make<Node>(unsigned long)"])
   }
 

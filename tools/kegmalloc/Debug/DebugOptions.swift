@@ -7,7 +7,7 @@ struct DebugOptions: Equatable {
   /// The sides of the guard pages, one run each; nil stands for no side.
   var guardSides: [String?] = [nil]
   /// What an unsuppressed finding makes the exit code; 0 leaves the program's own.
-  var exitCode: Int32 = 99
+  var exitCode = ReportOutput.defaultExitCode
   var log: String?
 
   /// - Parameters:
@@ -22,7 +22,7 @@ struct DebugOptions: Equatable {
       let value = String(pair.dropFirst(key.count + 1))
       switch key {
       // The exit code is decided here, after suppression.
-      case "exit_code": self.exitCode = Int32(value) ?? 99
+      case "exit_code": self.exitCode = Int32(value) ?? ReportOutput.defaultExitCode
       case "log_file": self.log = value
       case "json_file":
         throw Refusal(line: "-o \(pair): use --json, which also names files and lines")
@@ -34,10 +34,15 @@ struct DebugOptions: Equatable {
     }
     if let sample { settings.append("sample:\(sample)") }
     if let onError { settings.append("on_error:\(onError)") }
-    if !leaks { settings.append("leaks:off") }
+    if !leaks { settings.append("leak_check:off") }
     if let exitCode { self.exitCode = exitCode }
     if let log { self.log = log }
     for setting in settings { _ = try Setting.parse(setting, known: known) }
+  }
+
+  /// Whether the report lists items that only a word on a stack holds.
+  var showsStackLeaks: Bool {
+    settings.contains { $0 == "leak_show:stack" || $0 == "leak_show:reachable" }
   }
 
   /// All settings of one run.

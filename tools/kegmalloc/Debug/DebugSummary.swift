@@ -4,9 +4,12 @@ struct DebugSummary: Codable {
   var kind = "summary"
   /// Different bugs, less leaks.
   var errors = 0
-  /// Stacks that leaked, and the bytes of all their items; reachable ones apart.
+  /// Items that are lost, their bytes, and how many stacks allocated them.
   var leaks = 0
   var leakedBytes = 0
+  var leakStacks = 0
+  /// Items that only a word on a stack holds, and those that are held, as far as listed.
+  var stackBytes = 0
   var reachableBytes = 0
   var suppressed = 0
   var processes = 0
@@ -18,11 +21,14 @@ struct DebugSummary: Codable {
     for finding in log.findings {
       if finding.suppressedBy != nil {
         suppressed += 1
-      } else if finding.leak == "reachable" {
-        reachableBytes += finding.leakedBytes ?? 0
-      } else if finding.kind == .leak {
-        leaks += 1
+      } else if finding.isLost {
+        leaks += finding.count
         leakedBytes += finding.leakedBytes ?? 0
+        leakStacks += 1
+      } else if finding.leak == "stack" {
+        stackBytes += finding.leakedBytes ?? 0
+      } else if finding.kind == .leak {
+        reachableBytes += finding.leakedBytes ?? 0
       } else {
         errors += 1
       }
@@ -35,11 +41,16 @@ struct DebugSummary: Codable {
 
   /// One line for the end of the text report.
   var text: String {
-    var parts = [
-      Format.amount(errors, "error"),
-      Format.amount(leaks, "leak") + " (\(Format.amount(leakedBytes, "byte")))",
-    ]
-    if reachableBytes > 0 { parts.append("\(Format.amount(reachableBytes, "byte")) still reachable") }
+    var parts = [Format.amount(errors, "error")]
+    if leaks == 0 {
+      parts.append("no leaks")
+    } else {
+      parts.append(
+        "\(Format.amount(leakedBytes, "byte")) leaked in \(Format.amount(leaks, "block")) from "
+          + Format.amount(leakStacks, "place"))
+    }
+    if stackBytes > 0 { parts.append("\(Format.amount(stackBytes, "byte")) held by stacks only") }
+    if reachableBytes > 0 { parts.append("\(Format.amount(reachableBytes, "byte")) reachable") }
     if suppressed > 0 { parts.append("\(Format.grouped(suppressed)) suppressed") }
     var text = "kegmalloc: " + parts.joined(separator: ", ")
     if allocations > 0 {

@@ -30,14 +30,13 @@ final class FindingLog {
   func add(line: Data) {
     switch Record(line: line) {
     case .finding(let record):
-      let stacks = symbolizer.stacks(record.stacks, isFault: record.fault == true)
-      let index = add(Finding(record, stacks))
+      let index = add(Finding(record, symbolizer.stacks(record.stacks)))
       if let id = record.id { numbers[record.pid, default: [:]][id] = index }
     case .repeated(let record):
       // The first time was a finding.
       if let index = numbers[record.pid]?[record.id] { findings[index].count += record.count - 1 }
     case .leak(let record):
-      _ = add(Finding(record, symbolizer.stacks(record.stacks, isFault: false)))
+      _ = add(Finding(record, symbolizer.stacks(record.stacks)))
     case .summary(let record):
       summaries.removeAll { $0.pid == record.pid }
       summaries.append(record)

@@ -48,7 +48,7 @@ enum Record {
 
 /// A frame as the library knows it: where it is in a file, and an ELF symbol.
 struct FrameRecord: Codable, Equatable {
-  /// The return address, or the faulting instruction.
+  /// In the calling or faulting instruction: one less than a return address.
   var pc: String
   var module: String?
   /// The address as the linker assigned it in `module`.
@@ -97,7 +97,7 @@ struct FindingRecord: Decodable {
   var block: String?
   var allocation: String?
   var access: String?
-  /// The detected stack begins at an instruction that faulted, not at a call.
+  /// The access itself was caught, not its traces later.
   var fault: Bool?
   var count: Int?
   var stacks: StacksRecord?
@@ -114,7 +114,11 @@ struct LeakRecord: Decodable {
   var leak: String
   var bytes: Int
   var count: Int
+  /// The oldest item, its size, how it was allocated and when.
   var address: String
+  var size: Int?
+  var allocation: String?
+  var timeMs: Int?
   var pid: Int
   var stacks: StacksRecord?
 }

@@ -2,6 +2,8 @@
 // as in the reports of the library itself, so that scripts find it:
 //
 //   kegmalloc: ERROR: <class>: <what> at 0x…
+//
+// Items that a leak check lists without calling them lost have NOTE for ERROR.
 
 import Foundation
 
@@ -10,7 +12,10 @@ struct ReportText {
   var workingDirectory = FileManager.default.currentDirectoryPath
 
   func report(_ finding: Finding) -> String {
-    var text = "kegmalloc: ERROR: \(finding.class): \(finding.what) at \(finding.address)\n"
+    let isNote = finding.kind == .leak && !finding.isLost
+    let place = finding.kind == .leak && finding.count > 1 ? ", oldest at" : " at"
+    var text = "kegmalloc: \(isNote ? "NOTE" : "ERROR"): \(finding.class): \(finding.what)"
+    text += "\(place) \(finding.address)\n"
     text += "  \(facts(finding))\n"
     for (label, stack) in finding.stacks.labelled {
       text += "  \(label) by\(stack.thread.map { " thread \($0)" } ?? ""):\n"

@@ -34,29 +34,15 @@ struct LogRewriter {
   private let text = ReportText()
   /// How many frames were added to the stack under way.
   private var added = 0
-  /// The report under way is that of a fault: its first stack begins at the
-  /// instruction that faulted.
-  private var isFault = false
-  private var isExact = false
 
   init(symbolizer: Symbolizer) {
     self.symbolizer = symbolizer
   }
 
   mutating func rewrite(_ line: String) -> [String] {
-    guard let (indent, number, frame) = Self.frame(line) else {
-      if line.hasPrefix("kegmalloc: ERROR:") {
-        isFault = line.contains(" read ") || line.contains(" write ")
-      } else if line.contains("detected by") {
-        isExact = isFault
-      } else {
-        isExact = false
-      }
-      return [line]
-    }
+    guard let (indent, number, frame) = Self.frame(line) else { return [line] }
     if number == 0 { added = 0 }
-    let frames = symbolizer.frames(frame, isExact: isExact)
-    isExact = frame.function == "__restore_rt"
+    let frames = symbolizer.frames(frame)
     guard frames.contains(where: { $0.file != nil }) else {
       return ["\(indent)#\(number + added) " + line.drop { $0 != "#" }.drop { $0 != " " }.dropFirst()]
     }

@@ -49,33 +49,26 @@ final class Symbolizer {
 
   /// The frames of a stack, with inlined functions, from the caller of the
   /// allocator outwards.
-  /// - Parameter isExact: the first frame is an instruction, not a return address.
-  func stack(_ record: StackRecord?, isExact: Bool = false) -> Stack? {
+  func stack(_ record: StackRecord?) -> Stack? {
     guard let record else { return nil }
-    var frames: [Frame] = []
-    var isExact = isExact
-    for frame in record.frames where !(frames.isEmpty && AllocatorFrames.isOurs(frame.module)) {
-      frames += self.frames(frame, isExact: isExact)
-      // The caller of a signal's return stub was interrupted, it made no call.
-      isExact = frame.function == "__restore_rt"
-    }
+    let frames = record.frames.drop { AllocatorFrames.isOurs($0.module) }.flatMap(frames)
     return Stack(thread: record.thread, frames: AllocatorFrames.cut(frames))
   }
 
-  func stacks(_ record: StacksRecord?, isFault: Bool) -> Stacks {
+  func stacks(_ record: StacksRecord?) -> Stacks {
     Stacks(
-      detected: stack(record?.detected, isExact: isFault), allocated: stack(record?.allocated),
+      detected: stack(record?.detected), allocated: stack(record?.allocated),
       freed: stack(record?.freed))
   }
 
   /// One address, as one frame or several.
-  func frames(_ record: FrameRecord, isExact: Bool) -> [Frame] {
+  func frames(_ record: FrameRecord) -> [Frame] {
     let plain = Frame(
       pc: record.pc, module: record.module, offset: record.offset,
       function: record.function.map(Demangler.readable), linkage: record.function)
     guard let module = record.module, let address = record.offset.flatMap(UInt64.init(hexadecimal:))
     else { return [plain.withoutRedundantName] }
-    let answers = lookUp(Place(module: module, address: isExact ? address : address &- 1))
+    let answers = lookUp(Place(module: module, address: address))
     if answers.isEmpty { return [plain.withoutRedundantName] }
     return answers.enumerated().map { index, answer in
       var frame = plain
