@@ -1,7 +1,7 @@
 // Heap.swift: where slabs and large blocks get their chunks from.
 //
-//   kegs, large blocks ──▶ heap arena ──▶ reservation, committed step by step
-//                     └──▶ outside arena ──▶ regions elsewhere, when that is used up
+//   kegs, large blocks ──▶ recent spans ──▶ heap arena ──▶ reservation, committed in steps
+//                                    └──▶ outside arena ──▶ regions elsewhere, when that is used up
 //
 // Dirty spans go back to the kernel when their time is over (`purge`).
 //
@@ -40,6 +40,7 @@ package struct Heap: ~Copyable {
   package var forgetRecords: (@convention(c) (_ slab: UnsafeMutableRawPointer) -> Void)?
   /// Called for an item of such a slab whose first word the core has used.
   package var restoreSlot: (@convention(c) (_ slot: UInt) -> Void)?
+  fileprivate let recent = RecentSpans()
   // Written and read by any thread; each value stands for itself: relaxed.
   fileprivate let stamp = Atomic<UInt64>(0)
   fileprivate let purged = Atomic<UInt>(0)
@@ -210,11 +211,50 @@ extension UnsafeMutablePointer where Pointee == Heap {
   /// - Returns: its tag; `isDirty` says whether the memory may be non-zero.
   package func allocateSpan(_ size: UInt) -> TagPointer? {
     let size = size.roundedUp(to: Chunk.size)
-    let span = pointee.arena.allocate(size) ?? growing { $0.arena.allocate(size) }
-      ?? pointee.outsideArena.allocate(size)
+    var span = pointee.arena.allocate(size)
+    if span == nil || !span.unsafelyUnwrapped.pointee.isDirty, flushRecent() {
+      // No clean memory is used while dirty memory can be had.
+      if let clean = span { pointee.arena.free(clean, dirty: false, stamp: 0) }
+      span = pointee.arena.allocate(size)
+    }
+    span = span ?? growing { $0.arena.allocate(size) } ?? pointee.outsideArena.allocate(size)
     if let span, !span.pointee.isDirty { limitDirty() }
     return span
   }
+
+  /// The span of a large block of this size that was freed lately. The caller looks
+  /// at its size again: two other threads may have changed it meanwhile.
+  @inline(__always)
+  package func takeRecent(_ size: UInt) -> TagPointer? { pointee.recent.take(size) }
+
+  /// Whether it is time to look at the clock; see `RecentSpans.countUse`.
+  @inline(__always)
+  package func countRecentUse() -> Bool { pointee.recent.countUse() }
+
+  /// Keeps the span of a large block for the next request of its size.
+  /// - Returns: false when there is no room for it.
+  @inline(__always)
+  package func giveRecent(_ span: TagPointer) -> Bool {
+    span.pointee.size <= RecentSpans.largest && pointee.recent.give(span)
+  }
+
+  /// Hands the recent spans to the arena. Takes its lock.
+  /// - Returns: whether there was any.
+  package func flushRecent() -> Bool {
+    var found = false
+    var index = 0
+    while index < RecentSpans.count {
+      if pointee.recent.word(index) != 0, let span = pointee.recent.remove(index) {
+        freeSpan(span)
+        found = true
+      }
+      index &+= 1
+    }
+    return found
+  }
+
+  /// Bytes of recent spans: in use for the arena, dirty for everybody else.
+  package var recentBytes: UInt { pointee.recent.countBytes() }
 
   /// Tries once more where the heap may grow: the first failure may mean that memory
   /// came back from above (`relieve`) instead.
@@ -279,13 +319,14 @@ extension UnsafeMutablePointer where Pointee == Heap {
 
   /// Bytes of free spans that have not gone back to the kernel.
   package var dirtyBytes: UInt {
-    pointee.outside.count == 0
-      ? pointee.arena.dirtyBytes : pointee.arena.dirtyBytes &+ pointee.outsideArena.dirtyBytes
+    let bytes = pointee.arena.dirtyBytes &+ recentBytes
+    return pointee.outside.count == 0 ? bytes : bytes &+ pointee.outsideArena.dirtyBytes
   }
 
   /// Gives dirty spans back to the kernel that have been free since `stamp`.
   /// - Returns: how many bytes went back.
   package func purge(notAfter stamp: UInt64, atMost limit: UInt = .max) -> UInt {
+    _ = flushRecent()
     let bytes = purge(pointee.arena, notAfter: stamp, atMost: limit)
     if pointee.outside.count == 0 { return bytes }
     return bytes &+ purge(pointee.outsideArena, notAfter: stamp, atMost: limit &- bytes)

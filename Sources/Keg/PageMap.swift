@@ -15,6 +15,7 @@
 
 import Base
 import Pages
+import Synchronization
 import Vmem
 
 package enum Owner {
@@ -62,16 +63,26 @@ package struct PageMap {
     fill(index(of: address), chunkCount, owner: slab.address, bin: bin)
   }
 
-  /// Enters a large block; only its first chunk needs an entry. With more of them
-  /// addresses inside the block are found too.
-  package func enter(_ span: TagPointer, at address: UInt, chunkCount: UInt = 1) {
+  /// Enters a large block; only its first chunk needs an entry.
+  @inline(__always)
+  package func enter(_ span: TagPointer, at address: UInt) {
+    let index = index(of: address)
+    (tables &- (index &+ 1) &* 8).word = span.address | 1
+    (tables &+ index &* 2).pointer(to: UInt16.self).pointee = 0
+  }
+
+  /// Enters a large block by `chunkCount` chunks: addresses inside it are found too.
+  package func enter(_ span: TagPointer, at address: UInt, chunkCount: UInt) {
     fill(index(of: address), chunkCount, owner: span.address | 1, bin: 0)
   }
 
   /// Notes that the large block at `address` is gone, so that a second free of it
   /// is known for what it is until the chunk is used again.
-  package func markFreed(at address: UInt) {
-    fill(index(of: address), 1, owner: 2, bin: 0)
+  /// - Returns: false when somebody else has freed it just now.
+  @inline(__always)
+  package func markFreed(_ span: TagPointer, at address: UInt) -> Bool {
+    let entry = (tables &- (index(of: address) &+ 1) &* 8).pointer(to: Atomic<UInt>.self)
+    return entry.pointee.exchange(2, ordering: .relaxed) == span.address | 1
   }
 
   package func enterEmergencyPool(at address: UInt, chunkCount: UInt) {

@@ -109,25 +109,29 @@ private func cutEmergency(_ exponent: UInt) -> UInt {
 
 // MARK: - Mapped blocks
 
-/// A mapping of its own starts with its size, a mark, and its own address, and
-/// hands out the byte at `alignment + 64`, so that the start of its page tells.
-private var mappedOffset: UInt { 64 }
+/// The 64 bytes before a block with a mapping of its own: the block's address, a mark,
+/// and where the mapping starts and how long it is.
+private var mappedHeader: UInt { 64 }
 private var mappedMark: UInt { 0x6B65_676D_6170_7065 }
 
 private func emergencyMap(_ size: UInt, alignment: UInt) -> UInt {
-  guard alignment <= mappedOffset, let heap = process.pointee.heap else { return 0 }
+  guard let heap = process.pointee.heap else { return 0 }
   let source = heap.pointee.reservation.source
-  let whole = (size &+ mappedOffset).roundedUp(to: process.pointee.pageSize)
+  let extra = max(alignment, mappedHeader)
+  let whole = (size &+ mappedHeader &+ extra).roundedUp(to: process.pointee.pageSize)
   let start = source.reserve(whole)
   guard start != 0 else { return 0 }
   guard source.commit(start, whole) else {
     _ = source.release(start, whole)
     return 0
   }
-  start.word = whole
-  (start &+ 8).word = mappedMark
-  (start &+ 16).word = start
-  return start &+ mappedOffset
+  let item = (start &+ mappedHeader).roundedUp(to: extra)
+  let header = item &- mappedHeader
+  header.word = item
+  (header &+ 8).word = mappedMark
+  (header &+ 16).word = start
+  (header &+ 24).word = whole
+  return item
 }
 
 /// The bytes that a block of the pool, or a mapped one, can hold; nil for others.
@@ -138,19 +142,21 @@ func emergencySize(_ item: UInt) -> UInt? {
     let end = pool &+ header &>> 8 &+ 1 &<< (header & 0x1F)
     return end > item ? end &- item : nil
   }
-  return isMapped(item) ? (item &- mappedOffset).word &- mappedOffset : nil
+  guard isMapped(item) else { return nil }
+  let header = item &- mappedHeader
+  return (header &+ 16).word &+ (header &+ 24).word &- item
 }
 
 private func isMapped(_ item: UInt) -> Bool {
-  guard item & 4095 == mappedOffset, keg_is_readable(item &- mappedOffset) else { return false }
-  let start = item &- mappedOffset
-  return (start &+ 8).word == mappedMark && (start &+ 16).word == start
+  let header = item &- mappedHeader
+  guard item.isMultiple(ofPowerOfTwo: mappedHeader), keg_is_readable(header) else { return false }
+  return header.word == item && (header &+ 8).word == mappedMark
 }
 
 /// Unmaps a mapped block. False: it is none.
 func emergencyUnmap(_ item: UInt) -> Bool {
   guard isMapped(item), let heap = process.pointee.heap else { return false }
-  let start = item &- mappedOffset
-  (start &+ 8).word = 0
-  return heap.pointee.reservation.source.release(start, start.word)
+  let header = item &- mappedHeader
+  (header &+ 8).word = 0
+  return heap.pointee.reservation.source.release((header &+ 16).word, (header &+ 24).word)
 }

@@ -6,8 +6,9 @@
 //
 //   span  |######## payload ########|···· headroom ····|   multiple of 64 KiB
 //
-// Freed spans stay dirty with the arena until their decay time has passed, so
-// steady use makes no system call.
+// A freed span waits among the recent ones for a request of its size (Keg/
+// RecentSpans.swift), then stays dirty with the arena until its decay time has
+// passed, so steady use makes no system call.
 
 import Base
 import Keg
@@ -23,6 +24,31 @@ var greatestRequest: UInt { UInt(bitPattern: Int.max) }
 /// - Parameter zeroed: whether its first `size` bytes must be zero.
 func allocateLarge(_ size: UInt, alignment: UInt = 16, zeroed: Bool = false) -> UInt {
   if size > greatestRequest &- Chunk.size { return 0 }
+  let spanSize = size.roundedUp(to: Chunk.size)
+  if alignment <= Chunk.size, isRunning, let heap = process.pointee.heap,
+    let span = heap.takeRecent(spanSize)
+  {
+    if _fastPath(span.pointee.size == spanSize) {
+      if _slowPath(heap.countRecentUse()) { tickFromRecent() }
+      return handOut(span, size, heap, zeroed: zeroed)
+    }
+    // It changed hands between a look and the swap. A handler may not free it now.
+    let start = span.pointee.start
+    heap.pageMap(ofOwn: start).enter(span, at: start)
+    deferFree(start)
+  }
+  return allocateLargeSlowly(size, alignment: alignment, zeroed: zeroed)
+}
+
+@inline(never)
+private func tickFromRecent() {
+  let entry = enter(usingBins: false)
+  if case .bins = entry { tickIfDue() }
+  leave(entry)
+}
+
+@inline(never)
+private func allocateLargeSlowly(_ size: UInt, alignment: UInt, zeroed: Bool) -> UInt {
   let entry = enter(usingBins: false)
   defer { leave(entry) }
   if case .emergency = entry {
@@ -32,6 +58,13 @@ func allocateLarge(_ size: UInt, alignment: UInt = 16, zeroed: Bool = false) -> 
   var span = heap.allocateSpan(size, alignment: alignment)
   if span == nil, reclaimAll() { span = heap.allocateSpan(size, alignment: alignment) }
   guard let span else { return 0 }
+  return handOut(span, size, heap, zeroed: zeroed)
+}
+
+@inline(__always)
+private func handOut(
+  _ span: TagPointer, _ size: UInt, _ heap: UnsafeMutablePointer<Heap>, zeroed: Bool
+) -> UInt {
   let start = span.pointee.start
   span.pointee.payload = max(size, 1).roundedUp(to: process.pointee.pageSize)
   if zeroed, span.pointee.isDirty {
@@ -42,18 +75,32 @@ func allocateLarge(_ size: UInt, alignment: UInt = 16, zeroed: Bool = false) -> 
   return start
 }
 
-/// free of a large block.
+/// free of a large block. A recent span needs no entry: it is as good from a handler.
 func freeLarge(_ address: UInt, _ span: TagPointer) {
-  let entry = enter(usingBins: false)
-  if case .emergency = entry { deferFree(address) } else { releaseLarge(address, span) }
-  leave(entry)
-}
-
-func releaseLarge(_ address: UInt, _ span: TagPointer) {
   guard let heap = process.pointee.heap, address == span.pointee.start else {
     die("invalid free of", at: address, zone: nil)
   }
-  heap.pageMap(ofOwn: address).markFreed(at: address)
+  let map = heap.pageMap(ofOwn: address)
+  if !map.markFreed(span, at: address) { die("double free of", at: address, zone: nil) }
+  span.pointee.isDirty = true
+  if heap.giveRecent(span) { return }
+  let entry = enter(usingBins: false)
+  if case .emergency = entry {
+    map.enter(span, at: address)
+    deferFree(address)
+  } else {
+    // The latest is the likeliest to be asked for: the others go.
+    _ = heap.flushRecent()
+    if !heap.giveRecent(span) { heap.freeSpan(span) }
+  }
+  leave(entry)
+}
+
+/// Frees a large block for a handler that put it off. Called between `enter` and `leave`.
+func releaseLarge(_ address: UInt, _ span: TagPointer) {
+  guard let heap = process.pointee.heap,
+    heap.pageMap(ofOwn: address).markFreed(span, at: address)
+  else { die("double free of", at: address, zone: nil) }
   heap.freeSpan(span)
 }
 

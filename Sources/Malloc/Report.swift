@@ -37,7 +37,9 @@ private func snapshot(_ body: (ZoneRow) -> Void) -> Totals {
   }
   add(heap.pointee.arena.sizes, to: &totals)
   add(heap.pointee.outsideArena.sizes, to: &totals)
-  totals.usedLarge &-= min(slabBytes, totals.usedLarge)
+  let recent = heap.recentBytes
+  totals.dirty &+= recent
+  totals.usedLarge &-= min(slabBytes &+ recent, totals.usedLarge)
   totals.metadata = heap.pointee.metadata.pointee.usedBytes
   totals.purged = heap.pointee.purgedBytes
   totals.purgeCount = heap.pointee.purgeCount

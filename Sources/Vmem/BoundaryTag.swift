@@ -51,7 +51,7 @@ package struct BoundaryTag: ~Copyable, Linked {
   package internal(set) var kind: Kind
   /// Whether the contents may be other than zero. Of a busy segment: whether
   /// they were so when it was allocated.
-  package internal(set) var isDirty: Bool
+  package var isDirty: Bool
   var isHashed: Bool
   var isCached: Bool
 
