@@ -3,6 +3,7 @@
 #   make          libraries, command, header, pkg-config file and man pages in out/
 #   make demo     builds, and runs a real program under the allocator
 #   make test     every test            make check   static checks
+#   make examples programs on kegmalloc.h
 #   make bench    the race              make install PREFIX=/usr/local
 #
 # Package.swift builds the same sources as ordinary Swift for the tests and the
@@ -178,7 +179,7 @@ $(DIR)/Debug.o: SWIFTFLAGS += -Xcc -fno-omit-frame-pointer
 
 # ---- verbs ------------------------------------------------------------------
 
-.PHONY: demo test test-unit test-tsan test-preload test-programs check bench benchmarks install clean
+.PHONY: demo examples test test-unit test-tsan test-preload test-programs check bench benchmarks install clean
 
 demo: all
 	$(OUT)/bin/kegmalloc run --stats -- python3 tools/demo.py
@@ -189,7 +190,7 @@ test-unit:
 	$(SWIFT) test --skip PreloadTests
 
 # The preload tests run on the shipping build, and on one with traps.
-test-preload: library
+test-preload: library examples
 	@$(MAKE) --no-print-directory CHECKED=1 $(BUILD)/checked/libkegmalloc.so $(BUILD)/checked/libkegmalloc-debug.so
 	$(SWIFT) test --filter PreloadTests
 	KEGMALLOC_LIB=$(CURDIR)/$(BUILD)/checked/libkegmalloc.so $(SWIFT) test --skip-build --filter PreloadTests
@@ -207,6 +208,10 @@ check: library
 
 benchmarks: setup
 	$(MAKE) -C benchmarks OUT=$(abspath $(OUT))/benchmarks
+
+# Programs on kegmalloc.h, found through pkg-config.
+examples: library files
+	@$(MAKE) --no-print-directory -C examples OUT=$(abspath $(OUT))/examples
 
 bench: all benchmarks
 	$(OUT)/bin/kegmalloc compare --suite $(BENCH)

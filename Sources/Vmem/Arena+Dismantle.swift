@@ -46,12 +46,12 @@ extension UnsafeMutablePointer where Pointee == Arena {
 
 /// Hash tables of an arena that is no more; none by default.
 package struct FormerTables {
-  var hash = InlineArray<14, UInt>(repeating: 0)
-  var cached = InlineArray<14, UInt>(repeating: 0)
+  var hash = InlineArray<18, UInt>(repeating: 0)
+  var cached = InlineArray<18, UInt>(repeating: 0)
 
   package init() {}
 
-  fileprivate init(hash: InlineArray<14, UInt>, cached: InlineArray<14, UInt>) {
+  fileprivate init(hash: InlineArray<18, UInt>, cached: InlineArray<18, UInt>) {
     self.hash = hash
     self.cached = cached
   }

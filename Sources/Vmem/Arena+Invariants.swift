@@ -41,6 +41,7 @@ extension Arena {
           invariant(end == spanEnd, "arena: segments do not cover their span")
           invariant(here.pointee.start >= spanEnd, "arena: spans overlap")
           spanCount &+= 1
+          invariant(tree.last(notAbove: here.pointee.start) == here, "arena: span not in the tree")
           spanEnd = here.pointee.end
           end = here.pointee.start
         } else {

@@ -164,13 +164,13 @@ extension UnsafeMutablePointer where Pointee == Arena {
   }
 
   /// The segment that `address` is in; nil when it is in no span.
-  /// - Complexity: O(spans + segments of its span).
+  /// - Complexity: O(log spans + segments of its span).
   package func whatIs(_ address: UInt) -> Whereabouts? {
     pointee.lock.lock()
     defer { pointee.lock.unlock() }
-    var span = pointee.spans.head
-    while let here = span, here.pointee.end <= address { span = here.pointee.next }
-    guard let span, span.pointee.start <= address else { return nil }
+    guard let span = pointee.tree.last(notAbove: address), span.pointee.end > address else {
+      return nil
+    }
     var segment = span.pointee.after.unsafelyUnwrapped  // a span has segments
     while segment.pointee.end <= address {
       segment = segment.pointee.after.unsafelyUnwrapped  // they cover the span
@@ -197,7 +197,9 @@ extension Arena {
     guard let last = cursor.tag else { return spans.head }
     if reserve.returned == cursor.returned { return last.pointee.after }
     var span = spans.head
-    while let here = span, here.pointee.end <= cursor.position { span = here.pointee.next }
+    if let here = tree.last(notAbove: cursor.position) {
+      span = here.pointee.end > cursor.position ? here : here.pointee.next
+    }
     guard let span else { return nil }
     if span.pointee.start > cursor.position || (span.pointee.start == cursor.position && !cursor.isInSpan) {
       return span

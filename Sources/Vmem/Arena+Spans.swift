@@ -15,7 +15,7 @@ extension UnsafeMutablePointer where Pointee == Arena {
   /// - Returns: false, with nothing changed, when `start` or `size` is not a
   ///   multiple of the quantum, `size` is 0, the span reaches the last integer
   ///   or overlaps another, or there is no memory for its tags.
-  /// - Complexity: O(spans).
+  /// - Complexity: O(log spans), expected.
   package func addSpan(_ start: UInt, _ size: UInt, dirty: Bool = false) -> Bool {
     guard lockWithTags() else { return false }
     defer { pointee.lock.unlock() }
@@ -96,8 +96,7 @@ extension Arena {
   {
     guard size != 0, start &+ size > start, (start | size).isMultiple(ofPowerOfTwo: quantum)
     else { return false }
-    var below = spans.tail
-    while let span = below, span.pointee.start > start { below = span.pointee.previous }
+    let below = tree.last(notAbove: start)
     let above = below != nil ? below.unsafelyUnwrapped.pointee.next : spans.head
     if let below, below.pointee.end > start { return false }
     if let above, above.pointee.start < start &+ size { return false }
@@ -113,6 +112,7 @@ extension Arena {
       span.pointee.size = size
       link(span, above: place)
       if let below { spans.insert(span, after: below) } else { spans.prepend(span) }
+      tree.insert(span)
       place = span
     }
     let segment = reserve.take()
@@ -150,6 +150,7 @@ extension Arena {
       reserve.give(segment)
     }
     spans.remove(span)
+    tree.remove(span)
     unlink(span)
     totalBytes = totalBytes &- span.pointee.size
     // Last: a tag given may be another arena's at once.

@@ -85,6 +85,8 @@ package struct Arena: ~Copyable {
   var clean: FreeLists
   var age: AgeList
   var spans: List<BoundaryTag>
+  /// The same spans, to be found by address.
+  var tree: SpanTree
   /// The segment, or span, with the highest address.
   var last: TagPointer?
 
@@ -135,6 +137,7 @@ package struct Arena: ~Copyable {
     clean = FreeLists(quantumShift: quantumShift)
     age = AgeList()
     spans = List()
+    tree = SpanTree()
     last = nil
     totalBytes = 0
     inUseBytes = 0

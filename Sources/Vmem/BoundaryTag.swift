@@ -10,7 +10,7 @@
 //     span [0,64) ⇄ busy [0,16) ⇄ free [16,24) ⇄ busy [24,64) ⇄ span [128,160) ⇄ …
 //
 //   and beside it, by what the tag describes:
-//     span  `next`/`previous`: the other spans, by address
+//     span  `next`/`previous`: the other spans, by address; `older`/`younger`: SpanTree
 //     free  `next`/`previous`: free list of its order; `older`/`younger`: age list, if dirty
 //     busy  `next`/`previous`: hash chain, if registered; `older`: quantum cache, if cached
 //

@@ -29,7 +29,7 @@ struct QuantumCaches: ~Copyable {
   /// Allocations that a stack served.
   private(set) var hits: UInt
 
-  init(tables: InlineArray<14, UInt>, memory: UnsafeMutablePointer<Metadata>?) {
+  init(tables: InlineArray<18, UInt>, memory: UnsafeMutablePointer<Metadata>?) {
     hash = SegmentHash(tables: tables)
     hash.makeFirstTable(from: memory)
     hits = 0

@@ -1,13 +1,14 @@
 // SegmentHash.swift: from the start of a busy segment to its tag (A02, A07).
 //
 // For owners that keep an address and not the tag: sources of other arenas, and
-// identifiers. Chains hang from a table of 2^k buckets, 0 ≤ k ≤ 13.
+// identifiers. Chains hang from a table of 2^k buckets, 0 ≤ k ≤ 17.
 //
 //   start ──▶ bucket ──▶ tag ──▶ tag ──▶ nil     (over `next`, `previous`)
 //
 // A table of each size is cut from metadata at most once and kept: all of them
-// take 128 KiB together. The size follows the number of registered segments,
-// but changes only when it is off by more than a factor of two.
+// take 2 MiB together, the small ones next to nothing. The size follows the number
+// of registered segments, but changes only when it is off by more than a factor of
+// two.
 //
 // Lock: the arena's; a table is cut without it.
 // Invariant: `count` tags are on the chains, each on that of its start.
@@ -16,15 +17,16 @@ import Base
 import Pages
 
 struct SegmentHash: ~Copyable {
-  /// 8,192 buckets: with 16 bytes of chain a probe they serve 100,000 segments.
-  static var maximumLog2: UInt { 13 }
+  /// 131,072 buckets, 1 MiB. NetBSD stops at 8,192: with 160,000 segments a search
+  /// there follows 20 tags, each a cache miss.
+  static var maximumLog2: UInt { 17 }
 
-  private(set) var tables: InlineArray<14, UInt>
+  private(set) var tables: InlineArray<18, UInt>
   private(set) var log2: UInt
   private(set) var count: UInt
 
   /// - Parameter tables: of a former arena, all empty; 0 where there is none.
-  init(tables: InlineArray<14, UInt> = InlineArray(repeating: 0)) {
+  init(tables: InlineArray<18, UInt> = InlineArray(repeating: 0)) {
     self.tables = tables
     log2 = 0
     count = 0

@@ -302,7 +302,7 @@ static void sizes(void) {
   struct keg_arena_stats after = stats_of(arena);
   CHECK(after.allocated == COUNT * 32 && after.allocations == COUNT && after.failures == 0);
   CHECK(after.largest_free == (1 << 20) - COUNT * 32);
-  CHECK(after.hash_buckets == 8192, "%zu", after.hash_buckets);
+  CHECK(after.hash_buckets == 32768, "%zu", after.hash_buckets);
   CHECK(after.tags >= COUNT + 2 && after.tags <= COUNT + 32, "%zu", after.tags);
   CHECK(after.tag_bytes == after.tags * 80);
   // An older program's shorter struct.
