@@ -88,7 +88,7 @@ C_FILES := $(wildcard shim/Platform/*.c shim/Exports/*.c)
 OBJECTS := $(C_FILES:shim/%.c=$(DIR)/%.o) $(ENTRIES:%=$(DIR)/%.o)
 # The debug library: the same, with the layer Debug, and operators that say who they are.
 DEBUG_C_FILES := $(wildcard shim/Debug/*.c shim/DebugExports/*.c)
-DEBUG_OBJECTS := $(filter-out $(DIR)/Exports/operators.o,$(OBJECTS)) \
+DEBUG_OBJECTS := $(filter-out $(DIR)/Exports/operators.o $(DIR)/Exports/leaks.o,$(OBJECTS)) \
   $(DEBUG_C_FILES:shim/%.c=$(DIR)/%.o) $(DIR)/DebugExports/operators.o $(DIR)/Debug.o
 HEADERS := $(wildcard shim/Platform/include/* shim/Debug/include/*)
 LIBRARY := $(DIR)/libkegmalloc.so

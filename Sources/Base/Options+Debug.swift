@@ -10,6 +10,11 @@ package enum UnwindMode {
 }
 package enum TrashMode { package static let on: UInt = 0, off: UInt = 1 }
 
+package enum LeakCheckMode { package static let exit: UInt = 0, off: UInt = 1 }
+package enum LeakShowMode {
+  package static let leaks: UInt = 0, stack: UInt = 1, reachable: UInt = 2
+}
+
 extension Option {
   var debugDescription: OptionDescription {
     switch self {
@@ -73,6 +78,18 @@ extension Option {
       number(
         "stack_depth", "frames", "24", "1 ... 64", 24, 1, 64,
         "debug: how many frames of a stack are kept, the innermost ones")
+    case .debugLeakCheck:
+      word(
+        "leak_check", "exit", "exit|off", LeakCheckMode.exit, 1,
+        "debug: look for leaks when the process ends")
+    case .debugLeakShow:
+      word(
+        "leak_show", "leaks", "leaks|stack|reachable", LeakShowMode.leaks, 2,
+        "debug: blocks to list: lost ones; also those held by nothing but a stack; also those that are held")
+    case .debugLeakSignal:
+      number(
+        "leak_signal", "", "0", "0 ... 64", 0, 0, 64,
+        "debug: a signal after which a helper thread looks for leaks; 0: none")
     default:
       number("", "", "0", "0 ... 0", 0, 0, 0, "")
     }

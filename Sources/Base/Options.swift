@@ -32,9 +32,12 @@ package enum Option: Int {
   case debugValidateSignal
   case unwind
   case stackDepth
+  case debugLeakCheck
+  case debugLeakShow
+  case debugLeakSignal
 
   /// How many options there are; their raw values are 0 ..< count.
-  package static var count: Int { 23 }
+  package static var count: Int { 26 }
 }
 
 package struct OptionDescription {

@@ -89,6 +89,7 @@ func nesting<Result>(_ body: () -> Result) -> Result {
 func allocate(
   _ size: UInt, alignment: UInt, _ kind: AllocationKind, zeroed: Bool = false
 ) -> UnsafeMutableRawPointer? {
+  if _slowPath(keg_leak_is_requested()) { serveLeakRequest() }
   guard case .straight = enterDebug() else { return allocateNested(size, alignment, zeroed) }
   let item = allocateItem(size, alignment, kind, zeroed)
   leaveDebug()

@@ -71,6 +71,7 @@ func childOfFork() {
   debug.pointee.forkLock.reset()
   keg_debug_set_forking(false)
   childOfForkOfStacks()
+  childOfForkOfLeaks()
   debug.pointee.pid = processID()
   debug.pointee.isFinished = false
   debug.pointee.findings.clear()

@@ -25,7 +25,8 @@ struct Summary {
 /// The last look at the process. Once in a process; later calls know the result.
 /// - Returns: the status the process is to have; nil: its own.
 func finish() -> Int32? {
-  guard keg_debug_is_running() else { return nil }
+  // A child of vfork runs in its parent's memory and leaves no word in it.
+  guard keg_debug_is_running(), processID() == debug.pointee.pid else { return nil }
   let thread = keg_debug_thread()
   let state = thread.pointee.state
   thread.pointee.state = KEG_DEBUG_NESTED
@@ -37,7 +38,7 @@ func finish() -> Int32? {
   }
   thread.pointee.state = state
   let code = Int32(truncatingIfNeeded: Core.option(.debugExitCode))
-  return debug.pointee.findings.errors > 0 && code != 0 ? code : nil
+  return debug.pointee.findings.errors &+ debug.pointee.leaks > 0 && code != 0 ? code : nil
 }
 
 /// Our destructor.
@@ -75,7 +76,7 @@ private func writeSummary() {
   }
   let isJSON = Core.option(.debugJSONFile) != 0
   // A process without a bug is silent, like its output without us.
-  if !isJSON, summary.errors == 0, Core.option(.debugLogFile) == 0 { return }
+  if !isJSON, summary.errors &+ summary.leaks == 0, Core.option(.debugLogFile) == 0 { return }
   debug.pointee.reportLock.lock()
   var text = ReportText()
   withUnsafeMutablePointer(to: &text) { text in

@@ -48,6 +48,7 @@ struct Claim {
 @inline(__always)
 func deallocate(_ address: UInt, _ claim: Claim) {
   if address == 0 { return }
+  if _slowPath(keg_leak_is_requested()) { serveLeakRequest() }
   guard case .straight = enterDebug() else { return deallocateNested(address) }
   deallocateItem(address, claim)
   leaveDebug()

@@ -139,7 +139,7 @@ private func writeText(_ finding: Finding, _ text: inout ReportText) {
   }
 }
 
-private func writeStack(
+func writeStack(
   _ title: StaticString, _ thread: UInt, _ stack: StackID, _ text: inout ReportText
 ) {
   text.append(title)

@@ -85,6 +85,11 @@ package enum Core {
 
   package static func fail() -> UnsafeMutableRawPointer? { outOfMemory() }
 
+  /// Takes every lock of the core, as for a fork; what this thread does until
+  /// `unlockAll` is served from the emergency pool.
+  package static func lockAll() { forkPrepare() }
+  package static func unlockAll() { forkParent() }
+
   /// Calls `body` with every zone of the size classes that is in use.
   package static func forEachKeg(_ body: (UnsafeMutablePointer<Keg>) -> Void) {
     guard isRunning else { return }

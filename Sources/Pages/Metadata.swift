@@ -25,6 +25,8 @@ package struct Metadata: ~Copyable {
   private var start: UInt
   /// Bytes cut from regions before this one.
   private var earlierBytes: UInt = 0
+  /// The regions of 1 MiB after the first one, linked through their first words.
+  private var regions: UInt = 0
 
   /// A region over `[start, end)`, which must be reserved with `source`.
   package init(start: UInt, end: UInt, source: PageSource) {
@@ -52,7 +54,7 @@ package struct Metadata: ~Copyable {
   package mutating func cut(_ size: UInt, alignment: UInt) -> UInt {
     var address = front.roundedUp(to: alignment)
     if address &+ size > end {
-      guard size <= Self.nextRegionBytes, startNextRegion() else { return 0 }
+      guard size <= Self.nextRegionBytes &- Self.linkBytes, startNextRegion() else { return 0 }
       address = front
     }
     if address &+ size > committed {
@@ -77,14 +79,31 @@ package struct Metadata: ~Copyable {
   }
 
   private static var nextRegionBytes: UInt { 1 &<< 20 }
+  /// A page of each of them, for the link.
+  private static var linkBytes: UInt { 4096 }
+
+  /// Calls `body` with the bounds of the regions after the first one.
+  package func forEachRegion(_ body: (_ start: UInt, _ end: UInt) -> Void) {
+    var region = regions
+    while region != 0 {
+      body(region, region &+ Self.nextRegionBytes)
+      region = region.word
+    }
+  }
 
   private mutating func startNextRegion() -> Bool {
     let region = source.reserve(Self.nextRegionBytes)
     guard region != 0 else { return false }
+    guard source.commit(region, Self.linkBytes) else {
+      _ = source.release(region, Self.nextRegionBytes)
+      return false
+    }
+    region.word = regions
+    regions = region
     earlierBytes = usedBytes
-    start = region
-    front = region
-    committed = region
+    start = region &+ Self.linkBytes
+    front = start
+    committed = start
     end = region &+ Self.nextRegionBytes
     return true
   }

@@ -14,6 +14,9 @@ enum { STACK_BYTES = 32 << 10, TLS_BYTES = 8 << 10 };
 // From high to low: thread control block, space for TLS below it, stack.
 static char memory[STACK_BYTES + TLS_BYTES] __attribute__((aligned(64)));
 
+static int32_t thread_id;
+int32_t keg_background_thread(void) { return thread_id; }
+
 bool keg_start_background_thread(void (*body)(void)) {
   uintptr_t *control = (uintptr_t *)(memory + sizeof memory - 1024);
   control[0] = (uintptr_t)control;                // fs:0, itself
@@ -45,5 +48,6 @@ bool keg_start_background_thread(void (*body)(void)) {
       : "a"(56L /* clone */), "D"(flags), "S"(stack), "d"(0L), "r"(r10), "r"(r8)
       : "rcx", "r11", "memory");
   keg_syscall6(KEG_SYS_rt_sigprocmask, SIG_SETMASK, (long)&before, 0, 8, 0, 0);
+  if (result > 0) thread_id = (int32_t)result;
   return result > 0;
 }

@@ -300,8 +300,7 @@ int keg_ctl(const char *name, void *old, size_t *old_size, const void *value, si
  * zone NULL: malloc and all zones (libumem umem_setmtbf; option `mtbf`). */
 int keg_set_mtbf(keg_zone *zone, unsigned n);
 
-/* ==== arenas ================================================================
- *
+/* ==== arenas ========================================================= *
  * An arena allocates ranges of integers: addresses, identifiers, device memory (vmem(9)
  * of NetBSD and illumos; Bonwick & Adams 2001). It never looks at what they stand for.
  *
@@ -476,6 +475,24 @@ int keg_arena_whatis(const keg_arena *arena, uintptr_t integer, struct keg_arena
 /* The name, valid as long as the arena; and the first arena of a name, or NULL. */
 const char *keg_arena_name(const keg_arena *arena);
 keg_arena *keg_arena_find(const char *name);
+=======
+/*
+ * Leaks. Only libkegmalloc-debug.so looks for them; with libkegmalloc.so these return
+ * -1 and set errno to ENOSYS.
+ *
+ * keg_leak_check looks for blocks that nothing points at, reports them where reports
+ * go, and returns how many there are: all, or those allocated since keg_leak_mark was
+ * last called. Other threads stand still meanwhile. -1: errno is ENOMEM, or EAGAIN in
+ * a signal handler that interrupted malloc.
+ *
+ * keg_leak_request asks for the same and returns at once; it may be called in a signal
+ * handler. A thread made for it does the work, or the next malloc or free. The result
+ * goes to `file` as JSON lines, of which the last one has "kind":"summary"; NULL: where
+ * reports go.
+ */
+int keg_leak_mark(void);
+long keg_leak_check(void);
+int keg_leak_request(const char *file);
 
 #ifdef __cplusplus
 }

@@ -255,3 +255,5 @@ extern void *_Nullable keg_new_array_failed(uintptr_t size) KEG_HIDDEN;
 /// Starts a thread that runs `body`, which must not return, touch TLS, or call the
 /// C library. Once in a process. False: the kernel refused.
 extern bool keg_start_background_thread(void (*_Nonnull body)(void)) KEG_HIDDEN;
+/// Its id, as far as one was started; 0: none.
+extern int32_t keg_background_thread(void) KEG_HIDDEN;

@@ -1,0 +1,227 @@
+// LeakRoots.swift: where a program can hold what it allocated: every mapping that can
+// be read and written and is not ours, cut into pieces that are scanned as one kind of
+// root each, or not at all.
+//
+//   main's stack    |  below SP: dead  | SP ·· frames: stack | argv, environment: system |
+//   thread's stack  |  below SP: dead  | SP ·· frames: stack | static TLS, thread block: program |
+//   ended thread's  |  all dead; its dynamic TLS and its result live                     |
+//   C library       |  data, bss: system                                                 |
+//   our reservation, our data, the check's own memory: nothing
+//   all else        |  program                                                           |
+//
+// Pure: mappings, threads and cuts go in, pieces come out (LeakRootsTests).
+
+import Base
+import DebugPlatform
+
+/// A piece of memory to scan. `.lost`: not to be scanned.
+struct LeakPiece {
+  var start: UInt
+  var end: UInt
+  var kind: LeakKind
+}
+
+/// A growing list of pieces in scratch memory.
+struct LeakPieces {
+  private let memory: UnsafeMutablePointer<LeakPiece>
+  private let capacity: Int
+  private(set) var count = 0
+
+  init?(capacity: Int, scratch: inout LeakScratch) {
+    let start = scratch.take(UInt(bitPattern: capacity &* MemoryLayout<LeakPiece>.stride))
+    guard start != 0 else { return nil }
+    memory = start.pointer(to: LeakPiece.self)
+    self.capacity = capacity
+  }
+
+  subscript(_ index: Int) -> LeakPiece { memory[index] }
+
+  mutating func append(_ start: UInt, _ end: UInt, _ kind: LeakKind) {
+    guard start < end, count < capacity else { return }
+    memory[count] = LeakPiece(start: start, end: end, kind: kind)
+    count &+= 1
+  }
+
+  /// By address; few, or nearly in order.
+  func sort() {
+    var i = 1
+    while i < count {
+      let piece = memory[i]
+      var j = i
+      while j > 0, memory[j &- 1].start > piece.start {
+        memory[j] = memory[j &- 1]
+        j &-= 1
+      }
+      memory[j] = piece
+      i &+= 1
+    }
+  }
+
+  /// The first piece that ends above `address`; `count` when there is none. Sorted.
+  func firstIndex(above address: UInt) -> Int {
+    var low = 0
+    var high = count
+    while low < high {
+      let middle = (low &+ high) / 2
+      if memory[middle].end > address { high = middle } else { low = middle &+ 1 }
+    }
+    return low
+  }
+}
+
+/// A thread as the scan sees it.
+struct LeakThread {
+  var tid: Int32
+  /// 0: not known, the thread runs on; its stack is scanned whole.
+  var stackPointer: UInt
+  var threadPointer: UInt
+  /// Only the thread block is alive: main after it has left by pthread_exit.
+  var hasEnded = false
+}
+
+/// What the C library's layout is; see leak_libc.c.
+struct LeakLayout {
+  var stackEnd: UInt
+  var staticTLS: UInt
+  var tidOffset: UInt
+  var resultOffset: UInt
+  /// In the child of a fork: the stacks of threads that only the parent has may hold
+  /// what is the program's. They count as stacks.
+  var isForked: Bool
+  /// How far from the end of its mapping a thread block is looked for.
+  static var blockReach: UInt { 8192 }
+}
+
+struct LeakRoots {
+  let layout: LeakLayout
+  let threads: UnsafeMutablePointer<LeakThread>
+  let threadCount: Int
+  /// Sorted: what is not scanned, or as another kind.
+  let cuts: LeakPieces
+  var pieces: LeakPieces
+  /// Words to visit alone: pointers to tables of dynamic TLS of threads that ended.
+  var tables: LeakPieces
+  private var previous = Mapping()
+  private var previousIsData = false
+  private var isAfterSystem = false
+
+  init(
+    layout: LeakLayout, threads: UnsafeMutablePointer<LeakThread>, threadCount: Int,
+    cuts: LeakPieces, pieces: LeakPieces, tables: LeakPieces
+  ) {
+    self.layout = layout
+    self.threads = threads
+    self.threadCount = threadCount
+    self.cuts = cuts
+    self.pieces = pieces
+    self.tables = tables
+  }
+
+  /// Takes the next mapping; they come in the order of their addresses.
+  mutating func take(_ mapping: Mapping) {
+    // What the loader made read-only after start-up belongs to the data behind it.
+    let joinsPrevious =
+      previous.end == mapping.start && previous.inode == mapping.inode && mapping.inode != 0
+    if joinsPrevious, previous.isReadable, !previous.isWritable, mapping.isWritable, !previousIsData {
+      add(previous.start, previous.end, previous.name == .system ? .system : .reachable)
+    }
+    let isData = mapping.isReadable && mapping.isWritable
+    // A module's zero-initialised data has no name of its own.
+    let isSystem =
+      mapping.name == .system
+      || mapping.name == .none && isAfterSystem && previous.end == mapping.start
+        && mapping.inode == 0 && !mapping.isShared
+    isAfterSystem = isSystem && isData
+    if isData, mapping.name != .untouchable { takeData(mapping, isSystem) }
+    previous = mapping
+    previousIsData = isData
+  }
+
+  private mutating func takeData(_ mapping: Mapping, _ isSystem: Bool) {
+    let isMain =
+      mapping.name == .stack
+      || layout.stackEnd > mapping.start && layout.stackEnd < mapping.end
+    if isMain, layout.stackEnd > mapping.start, layout.stackEnd < mapping.end {
+      return takeMainStack(mapping)
+    }
+    if mapping.inode == 0, !mapping.isShared, takeThreadStack(mapping) { return }
+    add(mapping.start, mapping.end, isSystem ? .system : .reachable)
+  }
+
+  private mutating func takeMainStack(_ mapping: Mapping) {
+    var lowest = mapping.start
+    var i = 0
+    while i < threadCount {
+      let thread = threads[i]
+      if thread.stackPointer >= mapping.start, thread.stackPointer < layout.stackEnd {
+        lowest = thread.stackPointer
+      }
+      if thread.hasEnded, thread.stackPointer == 0 { lowest = layout.stackEnd }
+      if thread.stackPointer >= layout.stackEnd, thread.stackPointer < mapping.end {
+        lowest = layout.stackEnd
+      }
+      i &+= 1
+    }
+    add(lowest, layout.stackEnd, .stack)
+    add(layout.stackEnd, mapping.end, .system)
+  }
+
+  /// False: not the stack of a thread that the C library made.
+  private mutating func takeThreadStack(_ mapping: Mapping) -> Bool {
+    // A stack has a page below it that faults.
+    if previous.end == mapping.start, previous.isReadable { return false }
+    let block = threadBlock(in: mapping)
+    if block == 0 { return false }
+    let tid = layout.tidOffset == 0 ? 0 : Int32(truncatingIfNeeded: (block &+ layout.tidOffset).word & 0xFFFF_FFFF)
+    let tls = max(mapping.start, mapping.end &- min(layout.staticTLS, mapping.end &- mapping.start))
+    var i = 0
+    while i < threadCount {
+      let thread = threads[i]
+      let isHere = thread.stackPointer >= mapping.start && thread.stackPointer < mapping.end
+      if isHere || thread.threadPointer == block || thread.tid == tid && tid > 0 {
+        // On another stack at the moment, or not stopped: all of it may be alive.
+        let lowest = isHere ? thread.stackPointer : mapping.start
+        add(lowest, tls, .stack)
+        add(max(lowest, tls), mapping.end, .reachable)
+        return true
+      }
+      i &+= 1
+    }
+    if layout.tidOffset == 0 { return false }
+    tables.append(block &+ 8, block &+ 16, .system)
+    if layout.isForked {
+      add(mapping.start, mapping.end, .stack)
+    } else if tid == 0, layout.resultOffset != 0 {
+      // Somebody may still join it.
+      add(block &+ layout.resultOffset, block &+ layout.resultOffset &+ 8, .reachable)
+    }
+    return true
+  }
+
+  /// The C library's thread block near the end of a mapping: its first word and its
+  /// third are its own address. 0: there is none.
+  private func threadBlock(in mapping: Mapping) -> UInt {
+    let size = mapping.end &- mapping.start
+    if size < 16384 { return 0 }
+    var address = mapping.end &- 2048
+    while address >= mapping.end &- LeakLayout.blockReach {
+      if address.word == address, (address &+ 16).word == address { return address }
+      address = address &- 64
+    }
+    return 0
+  }
+
+  /// Adds [start, end), less the cuts.
+  private mutating func add(_ start: UInt, _ end: UInt, _ kind: LeakKind) {
+    var address = start
+    var i = cuts.firstIndex(above: start)
+    while i < cuts.count, cuts[i].start < end {
+      let cut = cuts[i]
+      if cut.start > address { pieces.append(address, cut.start, kind) }
+      if cut.kind != .lost { pieces.append(max(cut.start, address), min(cut.end, end), cut.kind) }
+      address = max(address, cut.end)
+      i &+= 1
+    }
+    if address < end { pieces.append(address, end, kind) }
+  }
+}

@@ -1,0 +1,274 @@
+// LeakScan.swift: which items can still be reached (libumem's findleaks, L20).
+//
+//   roots, strongest kind first ──▶ words ──▶ items ──▶ their words ──▶ items …
+//
+// Conservative: any aligned word that points at an item, or into it, holds it. Roots
+// are scanned in the order program, system, stack; an item keeps the first kind that
+// reaches it, so "stack" means: held by nothing but a stack word.
+//
+// Memory is copied page by page before it is looked at, by a function that survives
+// pages that fault.
+
+import Base
+
+/// Copies up to `words` words; returns how many could be read.
+typealias LeakReader =
+  @convention(c) (_ to: UnsafeMutablePointer<UInt>, _ from: UInt, _ words: Int) -> Int
+
+struct LeakScan: ~Copyable {
+  var items: LeakItems
+  let read: LeakReader
+  /// Items whose words are still to be looked at.
+  private let pending: UnsafeMutablePointer<UInt32>
+  private var pendingCount = 0
+  private let buffer: UnsafeMutablePointer<UInt>
+  /// Words looked at so far.
+  private(set) var words: UInt = 0
+
+  static var bufferWords: Int { 512 }
+  /// In an item's state byte, above its kind: another lost item points at it.
+  static var isReferenced: UInt8 { 0x80 }
+  static var isOnPath: UInt8 { 0x40 }
+  static var kindMask: UInt8 { 0x0F }
+
+  /// - Returns: nil when there is no memory.
+  init?(items: consuming LeakItems, read: @escaping LeakReader, scratch: inout LeakScratch) {
+    let stack = scratch.take(UInt(bitPattern: items.count &+ 1) &* 4)
+    let buffer = scratch.take(UInt(bitPattern: Self.bufferWords) &* 8)
+    guard stack != 0, buffer != 0 else { return nil }
+    self.items = items
+    self.read = read
+    pending = stack.pointer(to: UInt32.self)
+    self.buffer = buffer.pointer(to: UInt.self)
+  }
+
+  func kind(_ index: Int) -> LeakKind {
+    // Never nil: only kinds are stored.
+    LeakKind(rawValue: items.states[index] & Self.kindMask).unsafelyUnwrapped
+  }
+
+  func set(_ index: Int, _ kind: LeakKind) { items.states[index] = kind.rawValue }
+
+  /// Marks the item that `word` points into, and what it leads to.
+  mutating func reach(word: UInt, _ kind: LeakKind) {
+    visit(word, kind)
+    drain(kind)
+  }
+
+  /// Marks the item that `word` points into, but not what it leads to.
+  /// - Returns: the item, if there is one.
+  mutating func reachShallow(word: UInt, _ kind: LeakKind) -> LeakItem? {
+    let index = items.find(word)
+    if index < 0 { return nil }
+    if items.states[index] == LeakKind.lost.rawValue { items.states[index] = kind.rawValue }
+    return items.items[index]
+  }
+
+  /// Marks everything that the aligned words of [start, end) lead to.
+  mutating func reach(from start: UInt, to end: UInt, _ kind: LeakKind) {
+    scan(start.roundedUp(to: 8), end, kind)
+    drain(kind)
+  }
+
+  /// Marks what a lost item leads to, but not itself.
+  mutating func reach(fromItem index: Int, _ kind: LeakKind) {
+    let item = items.items[index]
+    scan(item.start.roundedUp(to: 8), item.start &+ item.size, kind)
+    drain(kind)
+  }
+
+  @inline(__always)
+  private mutating func visit(_ word: UInt, _ kind: LeakKind) {
+    let index = items.find(word)
+    if index >= 0, items.states[index] & Self.kindMask == LeakKind.lost.rawValue {
+      items.states[index] = kind.rawValue
+      pending[pendingCount] = UInt32(truncatingIfNeeded: index)
+      pendingCount &+= 1
+    }
+  }
+
+  private mutating func drain(_ kind: LeakKind) {
+    while pendingCount > 0 {
+      pendingCount &-= 1
+      let item = items.items[Int(pending[pendingCount])]
+      scan(item.start.roundedUp(to: 8), item.start &+ item.size, kind)
+    }
+  }
+
+  private mutating func scan(_ start: UInt, _ end: UInt, _ kind: LeakKind) {
+    let low = items.low
+    let span = items.high &- low
+    forEachPage(from: start, to: end) { scan, count in
+      var i = 0
+      while i < count {
+        let word = scan.buffer[i]
+        if word &- low < span { scan.visit(word, kind) }
+        i &+= 1
+      }
+    }
+  }
+
+  /// Calls `body` for each piece of [start, end) that can be read, with the count of
+  /// its words, which are then in `buffer`.
+  @inline(__always)
+  private mutating func forEachPage(
+    from start: UInt, to end: UInt, _ body: (inout LeakScan, Int) -> Void
+  ) {
+    var address = start
+    while address &+ 8 <= end {
+      let page = (address &+ 4096).roundedDown(to: 4096)
+      let wanted = Int(bitPattern: (min(page, end) &- address) / 8)
+      let count = read(buffer, address, wanted)
+      words = words &+ UInt(bitPattern: count)
+      body(&self, count)
+      address = page
+    }
+  }
+}
+
+// MARK: - What the lost items are to each other
+
+extension LeakScan {
+  /// Gives every lost item its kind. Call when all roots have been scanned.
+  /// - Parameter scratch: for the search for cycles; without memory, what may be one is one.
+  mutating func classify(scratch: inout LeakScratch) {
+    var left = 0
+    var i = 0
+    while i < items.count {
+      if kind(i) == .lost {
+        left &+= 1
+        noteReferences(of: i)
+      }
+      i &+= 1
+    }
+    if left == 0 { return }
+    // Nobody points at these; what they lead to is lost with them.
+    i = 0
+    while i < items.count {
+      if items.states[i] == LeakKind.lost.rawValue {
+        items.states[i] = LeakKind.definite.rawValue
+        reach(fromItem: i, .indirect)
+      }
+      i &+= 1
+    }
+    // The rest is rings, and what hangs on rings.
+    separateCycles(scratch: &scratch)
+  }
+
+  private mutating func noteReferences(of index: Int) {
+    let item = items.items[index]
+    forEachPage(from: item.start.roundedUp(to: 8), to: item.start &+ item.size) { scan, count in
+      var i = 0
+      while i < count {
+        let target = scan.items.find(scan.buffer[i])
+        if target >= 0, target != index, scan.kind(target) == .lost {
+          scan.items.states[target] |= Self.isReferenced
+        }
+        i &+= 1
+      }
+    }
+  }
+
+  /// Tarjan's strongly connected components over the items that are still lost: one of
+  /// several items is a cycle, a single item hangs on one.
+  private mutating func separateCycles(scratch: inout LeakScratch) {
+    let bytes = UInt(bitPattern: items.count &+ 1)
+    let orders = scratch.take(bytes &* 4)
+    let lows = scratch.take(bytes &* 4)
+    let frames = scratch.take(bytes &* 16)
+    let hasMemory = orders != 0 && lows != 0 && frames != 0
+    var search = CycleSearch(orders: orders, lows: lows, frames: frames)
+    var i = 0
+    while i < items.count {
+      if kind(i) == .lost {
+        if hasMemory { findCycles(from: i, &search) } else { set(i, .cycle) }
+      }
+      i &+= 1
+    }
+  }
+
+  private struct CycleSearch {
+    let orders: UInt
+    let lows: UInt
+    let frames: UInt
+    var depth = 0
+    var lastOrder: UInt32 = 0
+
+    func order(_ index: Int) -> UnsafeMutablePointer<UInt32> { orders.pointer(to: UInt32.self) + index }
+    func low(_ index: Int) -> UnsafeMutablePointer<UInt32> { lows.pointer(to: UInt32.self) + index }
+    /// Pairs of item and bytes already looked at.
+    var top: UnsafeMutablePointer<UInt> { frames.pointer(to: UInt.self) + 2 * (depth &- 1) }
+
+    mutating func push(_ index: Int) {
+      lastOrder &+= 1
+      order(index).pointee = lastOrder
+      low(index).pointee = lastOrder
+      depth &+= 1
+      top[0] = UInt(bitPattern: index)
+      top[1] = 0
+    }
+  }
+
+  private mutating func findCycles(from start: Int, _ search: inout CycleSearch) {
+    enter(start, &search)
+    while search.depth > 0 {
+      let index = Int(bitPattern: search.top[0])
+      if let next = nextUnvisited(index, &search) {
+        enter(next, &search)
+        continue
+      }
+      let low = search.low(index).pointee
+      if low == search.order(index).pointee { closeComponent(index) }
+      search.depth &-= 1
+      if search.depth > 0 {
+        let parent = search.low(Int(bitPattern: search.top[0]))
+        parent.pointee = min(parent.pointee, low)
+      }
+    }
+  }
+
+  /// `pending` holds the items of components that are not closed.
+  private mutating func enter(_ index: Int, _ search: inout CycleSearch) {
+    search.push(index)
+    items.states[index] |= Self.isOnPath
+    pending[pendingCount] = UInt32(truncatingIfNeeded: index)
+    pendingCount &+= 1
+  }
+
+  private mutating func closeComponent(_ index: Int) {
+    let isSingle = Int(pending[pendingCount &- 1]) == index
+    while true {
+      pendingCount &-= 1
+      let member = Int(pending[pendingCount])
+      set(member, isSingle ? .indirect : .cycle)
+      if member == index { return }
+    }
+  }
+
+  /// Goes on through an item's words, up to one that leads to a lost item not seen yet.
+  private mutating func nextUnvisited(_ index: Int, _ search: inout CycleSearch) -> Int? {
+    let item = items.items[index]
+    let start = item.start.roundedUp(to: 8)
+    let end = item.start &+ item.size
+    while true {
+      let address = start &+ search.top[1]
+      if address &+ 8 > end { return nil }
+      let page = min((address &+ 512).roundedDown(to: 512), end)
+      let count = read(buffer, address, Int(bitPattern: (page &- address) / 8))
+      var i = 0
+      while i < count {
+        let target = items.find(buffer[i])
+        i &+= 1
+        if target < 0 || kind(target) != .lost { continue }
+        if search.order(target).pointee == 0 {
+          search.top[1] = search.top[1] &+ UInt(bitPattern: i &* 8)
+          return target
+        }
+        if items.states[target] & Self.isOnPath != 0 {
+          search.low(index).pointee = min(search.low(index).pointee, search.order(target).pointee)
+        }
+      }
+      search.top[1] = page &- start
+    }
+  }
+}
