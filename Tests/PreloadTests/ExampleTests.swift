@@ -17,7 +17,7 @@ enum Example {
     } catch { return "\(error)" }
   }()
 
-  static func run(_ name: String, _ arguments: [String], _ linkage: Linkage, timeout: Double = 120)
+  static func execute(_ name: String, _ arguments: [String], _ linkage: Linkage, timeout: Double = 120)
     throws -> Outcome
   {
     if let failure { throw HarnessError(failure) }
@@ -31,7 +31,7 @@ enum Example {
 struct ExampleTests {
   @Test("layouts: c has more tags than b, and only a has mappings", arguments: Linkage.allCases)
   func layouts(linkage: Linkage) throws {
-    let outcome = try Example.run("layouts", ["128", "20000"], linkage)
+    let outcome = try Example.execute("layouts", ["128", "20000"], linkage)
     outcome.expect(outcome.succeeded && outcome.stderr == "")
     var rows: [String: [Int]] = [:]
     for line in outcome.stdout.split(separator: "\n").dropFirst() {

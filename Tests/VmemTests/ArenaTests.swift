@@ -294,7 +294,7 @@ import Vmem
     #expect(arena.addSpan(0, 40_000))
     #expect(arena.bucketCount == 1)
     for _ in 0..<20_000 { _ = arena.allocateAddress(2) }
-    #expect(arena.bucketCount == 32768)
+    #expect(arena.bucketCount == 16384)
     #expect(arena.rehash())
     for index: UInt in 0..<20_000 {
       arena.free(address: index * 2, size: 2, dirty: false, stamp: 0)

@@ -302,7 +302,7 @@ static void sizes(void) {
   struct keg_arena_stats after = stats_of(arena);
   CHECK(after.allocated == COUNT * 32 && after.allocations == COUNT && after.failures == 0);
   CHECK(after.largest_free == (1 << 20) - COUNT * 32);
-  CHECK(after.hash_buckets == 32768, "%zu", after.hash_buckets);
+  CHECK(after.hash_buckets == 16384, "%zu", after.hash_buckets);
   CHECK(after.tags >= COUNT + 2 && after.tags <= COUNT + 32, "%zu", after.tags);
   CHECK(after.tag_bytes == after.tags * 80);
   // An older program's shorter struct.
@@ -327,13 +327,18 @@ static void sizes(void) {
 static void whereabouts(void) {
   keg_arena *heap = keg_arena_find("heap");
   struct keg_arena_segment segment;
+  void *pages[16];
   char *block = malloc(3 * MIB);
   CHECK(keg_arena_whatis(heap, (uintptr_t)block + 2 * MIB + 5, &segment) == 0);
   CHECK(segment.kind == KEG_ARENA_BUSY && segment.size >= 3 * MIB);
   CHECK(segment.start + segment.offset == (uintptr_t)block + 2 * MIB + 5);
+  // The last few freed blocks wait for the next allocation; this one must not.
   free(block);
+  for (int i = 0; i < 16; i++) pages[i] = malloc((4 + i) * MIB);
+  for (int i = 0; i < 16; i++) free(pages[i]);
+  CHECK(keg_reclaim(KEG_RECLAIM_DRAIN) == 0);
   CHECK(keg_arena_whatis(heap, (uintptr_t)block, &segment) == 0);
-  CHECK(segment.kind == KEG_ARENA_FREE || segment.kind == KEG_ARENA_PURGING);
+  CHECK(segment.kind == KEG_ARENA_FREE || segment.kind == KEG_ARENA_PURGING, "%u", segment.kind);
   CHECK(keg_arena_whatis(heap, (uintptr_t)&segment, &segment) == ENOENT);
   struct covering c = {0};
   c.last = 0;
