@@ -199,7 +199,7 @@ private func capture(
     return capturePlainly(start)
   }
   record.pointee.captures = record.pointee.captures &+ 1
-  if record.pointee.captures & 1023 == 0 { check(start, record) }
+  if record.pointee.captures & 8191 == 0 { check(start, record) }
   let hash = record.hash(depth: depth, power: stacks.pointee.power)
   if hash == record.pointee.lastHash { return record.pointee.lastID }
   var id = stacks.pointee.depot.find(hash)

@@ -3,8 +3,8 @@
 // Three walks of the same stack ought to agree: the record's, one that reads every
 // table anew, and libunwind's. At start the last two are compared once, from a
 // constructor: the one moment at which the loader may be asked to open a library.
-// Then, of every 1024 stacks of a thread, one is walked again in full, and of every
-// 32768 one by libunwind too. Whatever differs is replaced and counted.
+// Then, of every 8192 stacks of a thread, one is walked again in full, and of every
+// 65536 one by libunwind too. Whatever differs is replaced and counted.
 
 import Base
 import DebugPlatform
@@ -143,7 +143,7 @@ func check(_ start: StackCursor, _ record: UnsafeMutablePointer<StackRecord>) {
         let rows = withUnsafeMutablePointer(to: &stacks.pointee.rows) { $0 }
         _ = record.update(from: start, depth: depth, rows: rows)
       }
-      if record.pointee.captures & 32767 == 0 { compareWithLibunwind(again, others) }
+      if record.pointee.captures & 65535 == 0 { compareWithLibunwind(again, others) }
     }
   }
 }

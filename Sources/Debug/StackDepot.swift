@@ -227,14 +227,11 @@ struct StackDepot: ~Copyable {
   }
 
   /// How many groups of seven bits the signed number takes.
+  @inline(__always)
   private static func length(_ difference: UInt) -> UInt {
-    var rest = Int(bitPattern: difference)
-    var bytes: UInt = 1
-    while rest < -64 || rest > 63 {
-      rest >>= 7
-      bytes = bytes &+ 1
-    }
-    return bytes
+    let magnitude = difference ^ UInt(bitPattern: Int(bitPattern: difference) >> 63)
+    // Its bits and the sign, divided by seven and rounded up.
+    return UInt(bitPattern: 71 &- magnitude.leadingZeroBitCount) / 7
   }
 
   /// Room for `units` of 8 bytes within one chunk, as an id.

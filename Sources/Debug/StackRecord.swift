@@ -17,31 +17,38 @@ import Base
 import DebugPlatform
 
 struct StackFrame {
-  var pc: UInt
-  var sp: UInt
+  /// Where the return address into this frame lies: below the frame, at its sp - 8.
+  var place: UInt
+  /// That address.
+  var address: UInt
+  /// Its rbp.
   var bp: UInt
   /// Where `bp` was read from, if the caller is found by it; else 0.
   var bpSlot: UInt
   /// See StackHash.
   var sum: UInt
-  /// Bits of `Flag`.
+  /// Bits of `Flag`, and above them one plus the index of the next frame with a
+  /// `bpSlot`, from this one outwards; 0: none.
   var flags: UInt
 
   enum Flag {
-    /// The row finds the caller by rbp.
+    // The first two as in StackRow.
     static var usesFramePointer: UInt { 1 }
-    /// The row reads the caller's rbp from the stack.
     static var restoresFramePointer: UInt { 2 }
     /// A frame further out, or this one, is found by the rbp that this one has.
     static var framePointerMatters: UInt { 4 }
+    static var shift: UInt { 8 }
   }
 }
 
 struct StackRecord: ~Copyable {
   static var capacity: Int { 256 }
+  /// With room for the frames of a walk under way, twice the greatest depth.
   static var byteCount: UInt {
-    UInt(bitPattern: MemoryLayout<StackRecord>.stride &+ 2 &* capacity &* MemoryLayout<StackFrame>.stride)
-      .roundedUp(to: 64)
+    UInt(
+      bitPattern: MemoryLayout<StackRecord>.stride
+        &+ (capacity &+ 128) &* MemoryLayout<StackFrame>.stride
+    ).roundedUp(to: 64)
   }
 
   /// Frames in `frames`.
@@ -57,53 +64,58 @@ struct StackRecord: ~Copyable {
 }
 
 extension UnsafeMutablePointer where Pointee == StackRecord {
+  @inline(__always)
   var frames: UnsafeMutablePointer<StackFrame> {
     (address &+ UInt(bitPattern: MemoryLayout<StackRecord>.stride)).pointer(to: StackFrame.self)
   }
 
   /// Frames of the walk under way, innermost first.
+  @inline(__always)
   private var fresh: UnsafeMutablePointer<StackFrame> { frames + StackRecord.capacity }
 
   /// Brings the record up to date with the stack that `start` is the innermost frame of.
-  /// - Parameters:
-  ///   - depth: how many frames are wanted; at most a quarter of the capacity.
+  /// - Parameter depth: how many frames are wanted; at most a quarter of the capacity.
   /// - Returns: false when rows do not suffice; the record is empty then.
+  @inline(__always)
   func update(
     from start: StackCursor, depth: Int, rows: UnsafeMutablePointer<RowCache>
   ) -> Bool {
     var cursor = start
-    var known = pointee.count
+    // One past the innermost frame of the record that may still hold.
+    var known = frames + pointee.count
     var found = 0
-    var isWhole = false
     // Twice as many as wanted: the next stacks are often a little shorter.
     while found < depth &* 2 {
-      while known > 0, frames[known &- 1].sp < cursor.sp { known &-= 1 }
-      if known > 0, matches(frames + (known &- 1), cursor) {
+      let place = cursor.sp &- 8
+      while known > frames, (known - 1).pointee.place < place { known -= 1 }
+      if known > frames, matches(known - 1, cursor, place) {
         let needed = depth &- found
-        let changed = firstChange(from: known &- 2, to: max(known &- needed, 0), above: cursor.sp)
-        if changed < 0 {
-          if known > needed || pointee.isWhole {
-            append(found, onto: known)
-            return true
-          }
-          known = 0  // Too short: the rest is walked.
+        let count = known - frames
+        let changed = firstChange(
+          from: known - 2, to: frames + max(count &- needed, 0), above: place)
+        if changed != nil {
+          known = changed.unsafelyUnwrapped + 1  // not nil
+        } else if count > needed || pointee.isWhole, count &+ found <= StackRecord.capacity {
+          append(found, onto: count)
+          return true
         } else {
-          known = changed &+ 1
+          known = frames  // Too short or too long: the whole stack is walked.
         }
       }
       let row = rows.pointee.row(cursor.pc)
       note(cursor, row, at: found)
       found &+= 1
       let step = cursor.step(row, &pointee.readable)
-      if step == .caller { continue }
+      if _fastPath(step == .caller) { continue }
       if step == .end {
-        isWhole = true
-        break
+        pointee.isWhole = true
+        append(found, onto: 0)
+        return true
       }
       pointee.count = 0
       return false
     }
-    pointee.isWhole = isWhole
+    pointee.isWhole = false
     append(found, onto: 0)
     return true
   }
@@ -111,90 +123,94 @@ extension UnsafeMutablePointer where Pointee == StackRecord {
   /// Whether the record's frame is the one at `cursor`.
   @inline(__always)
   private func matches(
-    _ frame: UnsafeMutablePointer<StackFrame>, _ cursor: StackCursor
+    _ frame: UnsafeMutablePointer<StackFrame>, _ cursor: StackCursor, _ place: UInt
   ) -> Bool {
-    frame.pointee.sp == cursor.sp && frame.pointee.pc == cursor.pc
+    frame.pointee.place == place && frame.pointee.address == cursor.pc &+ 1
       && (frame.pointee.bp == cursor.bp
         || frame.pointee.flags & StackFrame.Flag.framePointerMatters == 0)
   }
 
-  /// The first frame, going outwards, that is no longer as recorded; -1 when none.
+  /// The first frame, going outwards, that is no longer as recorded; nil when none.
   @inline(__always)
-  private func firstChange(from inner: Int, to outer: Int, above sp: UInt) -> Int {
-    var i = inner
-    while i >= outer {
-      let frame = frames + i
-      if (frame.pointee.sp &- 8).word != frame.pointee.pc &+ 1 { return i }
-      let slot = frame.pointee.bpSlot
-      if slot >= sp, slot.word != frame.pointee.bp { return i }
-      i &-= 1
+  private func firstChange(
+    from inner: UnsafeMutablePointer<StackFrame>, to outer: UnsafeMutablePointer<StackFrame>,
+    above place: UInt
+  ) -> UnsafeMutablePointer<StackFrame>? {
+    var frame = inner
+    while frame >= outer {
+      if _slowPath(frame.pointee.place.word != frame.pointee.address) { return frame }
+      frame -= 1
     }
-    return -1
+    if inner < outer { return nil }
+    // The few that find their callers by an rbp that lies on the stack.
+    var next = inner.pointee.flags >> StackFrame.Flag.shift
+    while next != 0 {
+      frame = frames + Int(bitPattern: next &- 1)
+      if frame < outer { return nil }
+      let slot = frame.pointee.bpSlot
+      if slot > place, slot.word != frame.pointee.bp { return frame }
+      next = frame == frames ? 0 : (frame - 1).pointee.flags >> StackFrame.Flag.shift
+    }
+    return nil
   }
 
   @inline(__always)
   private func note(_ cursor: StackCursor, _ row: StackRow, at index: Int) {
-    let uses = row.usesFramePointer
+    let flags = row.framePointerFlags
     fresh[index] = StackFrame(
-      pc: cursor.pc, sp: cursor.sp, bp: cursor.bp, bpSlot: uses ? cursor.bpSlot : 0, sum: 0,
-      flags: (uses ? StackFrame.Flag.usesFramePointer : 0)
-        | (row.restoresFramePointer ? StackFrame.Flag.restoresFramePointer : 0))
+      place: cursor.sp &- 8, address: cursor.pc &+ 1, bp: cursor.bp,
+      bpSlot: flags & StackFrame.Flag.usesFramePointer != 0 ? cursor.bpSlot : 0, sum: 0,
+      flags: flags)
   }
 
   /// Puts the fresh frames on top of the record's outermost `kept`.
   @inline(__always)
   private func append(_ found: Int, onto kept: Int) {
-    var next = kept
-    if kept &+ found > StackRecord.capacity { next = shorten(kept) }
     var matters: UInt = StackFrame.Flag.framePointerMatters
     var sum: UInt = 0
-    if next > 0 {
-      matters = frames[next &- 1].flags & StackFrame.Flag.framePointerMatters
-      sum = frames[next &- 1].sum
+    var next: UInt = 0
+    var frame = frames + kept
+    if kept > 0 {
+      let outer = (frame - 1).pointee
+      matters = outer.flags & StackFrame.Flag.framePointerMatters
+      next = outer.flags >> StackFrame.Flag.shift
+      sum = outer.sum
     }
-    var i = found
-    while i > 0 {
-      i &-= 1
-      let frame = frames + next
-      frame.pointee = fresh[i]
-      sum = StackHash.adding(frame.pointee.pc, to: sum)
+    var new = fresh + found
+    while new > fresh {
+      new -= 1
+      frame.pointee = new.pointee
+      sum = StackHash.adding(new.pointee.address, to: sum)
       frame.pointee.sum = sum
-      let flags = frame.pointee.flags
+      let flags = new.pointee.flags
       if flags & StackFrame.Flag.usesFramePointer != 0 {
         matters = StackFrame.Flag.framePointerMatters
       } else if flags & StackFrame.Flag.restoresFramePointer != 0 {
         matters = 0
       }
-      frame.pointee.flags = flags | matters
-      next &+= 1
+      if new.pointee.bpSlot != 0 { next = UInt(bitPattern: frame - frames) &+ 1 }
+      frame.pointee.flags = flags | matters | next << StackFrame.Flag.shift
+      frame += 1
     }
-    pointee.count = next
-  }
-
-  /// Drops the outer half of the record's first `kept` frames. Returns how many are left.
-  @inline(never)
-  private func shorten(_ kept: Int) -> Int {
-    let left = StackRecord.capacity / 4
-    frames.update(from: frames + (kept &- left), count: left)
-    pointee.isWhole = false
-    return left
+    pointee.count = frame - frames
   }
 
   /// The hash of the innermost `depth` frames.
   /// - Parameter power: StackHash.power(depth).
   @inline(__always)
   func hash(depth: Int, power: UInt) -> UInt64 {
-    let sum = frames[pointee.count &- 1].sum
-    if pointee.count <= depth { return StackHash.finish(sum) }
-    return StackHash.finish(sum &- power &* frames[pointee.count &- 1 &- depth].sum)
+    let last = frames + (pointee.count &- 1)
+    if pointee.count <= depth { return StackHash.finish(last.pointee.sum) }
+    return StackHash.finish(last.pointee.sum &- power &* (last - depth).pointee.sum)
   }
 
-  /// Copies the innermost `depth` frames, innermost first. Returns how many there were.
+  /// Copies the innermost `depth` frames, innermost first, as stacks have them.
+  /// Returns how many there were.
   func copyFrames(_ depth: Int, to destination: UnsafeMutablePointer<UInt>) -> Int {
     let total = min(depth, pointee.count)
     var i = 0
     while i < total {
-      destination[i] = frames[pointee.count &- 1 &- i].pc
+      destination[i] = frames[pointee.count &- 1 &- i].address &- 1
       i &+= 1
     }
     return total

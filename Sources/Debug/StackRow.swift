@@ -8,8 +8,10 @@
 //   rbp   the caller's: unchanged, or stored at CFA + n or rbp + n
 //   pc    the caller's: stored at CFA - 8
 //
-//   63         CFA offset         32 31    rbp offset    8 7  6 5 4 3    0
-//   |  signed, bytes               |  signed, bytes       |     |rbp| kind |
+//   63         CFA offset         32 31    rbp offset    8  7   6   5 4 3    0
+//   |  signed, bytes               |  signed, bytes       | R | U | rbp | kind |
+//
+//   U   the caller is found by this frame's rbp      R   the caller's rbp is on the stack
 //
 // What does not fit is `complex` and unwound with all registers (StackFull.swift).
 //
@@ -47,18 +49,31 @@ struct StackRow: Equatable {
 
   init(bits: UInt64) { self.bits = bits }
 
-  init(_ kind: Kind) { bits = kind.rawValue }
+  init(_ kind: Kind) {
+    // By frame pointers, where nothing is known.
+    bits = kind.rawValue | (kind == .unknown ? Self.usesFramePointer : 0)
+  }
 
   /// - Returns: nil when an offset does not fit.
   init?(_ kind: Kind, cfaOffset: Int, framePointer: FramePointer, offset: Int) {
     guard cfaOffset == Int(Int32(truncatingIfNeeded: cfaOffset)),
       offset >= -(1 << 23), offset < 1 << 23
     else { return nil }
+    let uses =
+      kind == .framePointer || kind == .throughFramePointer || framePointer == .atFramePointer
     bits =
       UInt64(UInt32(truncatingIfNeeded: cfaOffset)) << 32
       | UInt64(UInt32(truncatingIfNeeded: offset) & 0xFF_FFFF) << 8
-      | framePointer.rawValue << 4 | kind.rawValue
+      | (framePointer == .unchanged ? 0 : Self.restoresFramePointer)
+      | (uses ? Self.usesFramePointer : 0) | framePointer.rawValue << 4 | kind.rawValue
   }
+
+  private static var usesFramePointer: UInt64 { 0x40 }
+  private static var restoresFramePointer: UInt64 { 0x80 }
+
+  /// U and R of the picture, in bits 0 and 1: `StackFrame.Flag`.
+  @inline(__always)
+  var framePointerFlags: UInt { UInt(bits >> 6 & 3) }
 
   /// A function that begins with `push %rbp; mov %rsp, %rbp`.
   static var chained: StackRow {
@@ -77,17 +92,9 @@ struct StackRow: Equatable {
   @inline(__always)
   var framePointerOffset: UInt { UInt(bitPattern: Int((Int64(bitPattern: bits) << 32) >> 40)) }
 
-  /// Whether the caller's place depends on rbp at all.
-  @inline(__always)
-  var usesFramePointer: Bool {
-    kind == Kind.framePointer.rawValue || kind == Kind.throughFramePointer.rawValue
-      || kind == Kind.unknown.rawValue
-      || framePointerRule == FramePointer.atFramePointer.rawValue
-  }
-
   /// Whether the caller's rbp is read from the stack.
   @inline(__always)
-  var restoresFramePointer: Bool { framePointerRule != FramePointer.unchanged.rawValue }
+  var restoresFramePointer: Bool { bits & Self.restoresFramePointer != 0 }
 }
 
 struct RowCache: ~Copyable {

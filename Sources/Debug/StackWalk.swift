@@ -23,28 +23,33 @@ import Platform
 
 /// Addresses of the stack that are known to be readable.
 struct ReadableRange {
-  var low: UInt = 0
-  var high: UInt = 0
+  private(set) var low: UInt = .max
+  /// The last word's address minus `low`.
+  private var reach: UInt = 0
+
+  /// Whether `address` lies inside.
+  @inline(__always)
+  func contains(_ address: UInt) -> Bool { address &- low <= reach }
 
   /// Whether the word at `address` can be read. Asks the kernel once a page.
   @inline(__always)
   mutating func covers(_ address: UInt) -> Bool {
-    if _fastPath(address &- low <= high &- 8 &- low && high != 0) { return true }
-    return extend(to: address)
+    _fastPath(address &- low <= reach) || extend(to: address)
   }
 
   @inline(never)
   private mutating func extend(to address: UInt) -> Bool {
     let page = address & ~4095
     guard address & 7 == 0, page != 0, keg_is_readable(page) else { return false }
-    if high != 0, page >= high, page &- high < 1 << 24 {
-      // One stack: what lies between two of its frames belongs to it.
-      high = page &+ 4096
-    } else if high != 0, page < low, low &- page < 1 << 24 {
+    // One stack: what lies between two of its frames belongs to it.
+    if low != .max, page > low, page &- low < 1 << 25 {
+      reach = page &+ 4088 &- low
+    } else if low != .max, page < low, low &- page < 1 << 25 {
+      reach = reach &+ low &- page
       low = page
     } else {
       low = page
-      high = page &+ 4096
+      reach = 4088
     }
     return true
   }
@@ -132,7 +137,7 @@ extension StackCursor {
     bp = registers[KEG_RBP]
     bpSlot = 0
     // The handler may have had a stack of its own.
-    if sp &- readable.low >= readable.high &- readable.low { readable = ReadableRange() }
+    if !readable.contains(sp) { readable = ReadableRange() }
     return .signal
   }
 
