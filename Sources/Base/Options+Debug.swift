@@ -2,7 +2,7 @@
 // heeds. The fast library takes them too, without effect, so that one setting of
 // KEGMALLOC_CONF serves both.
 
-package enum GuardAlignMode { package static let sixteen: UInt = 0, natural: UInt = 1 }
+package enum GuardAlignMode { package static let auto: UInt = 0, sixteen: UInt = 1, natural: UInt = 2 }
 package enum OnErrorMode { package static let go: UInt = 0, abort: UInt = 1, exit: UInt = 2 }
 package enum UnwindMode {
   package static let auto: UInt = 0, libunwind: UInt = 1, tables: UInt = 2, framePointers: UInt = 3
@@ -40,8 +40,8 @@ extension Option {
         "debug: put items against a page that faults, on their right or left, all or some")
     case .debugGuardAlign:
       word(
-        "guard_align", "natural", "16|natural", 1, 1,
-        "debug: alignment of items with a guard page on their right; natural: what divides the size, to the byte")
+        "guard_align", "auto", "auto|16|natural", GuardAlignMode.auto, 2,
+        "debug: alignment of items with a guard page on their right; natural: the power of two that divides the size, so to the byte; auto: that, but 2 for odd sizes above 32")
     case .debugGuardLimit:
       number(
         "guard_limit", "MiB", "0", "0 ... 16777216", 0, 0, 16_777_216,

@@ -109,6 +109,10 @@ func allocateItem(
     return 0
   }
   if size > Core.greatest / 2 || alignment > Core.greatest / 4 { return 0 }
+  if isGuarded(size) {
+    let item = allocateGuarded(size, alignment, kind, zeroed)
+    if item != 0 { return item }
+  }
   let bytes = slotBytes(size, leftZone: alignment)
   if bytes > SizeClass.largest {
     return allocateLargeItem(size, alignment, kind, zeroed)

@@ -22,6 +22,7 @@ enum Occasion {
 /// Checks both zones of an item that is the program's or was just freed by it.
 @inline(__always)
 func checkZones(_ item: Item, _ occasion: Occasion) {
+  if _slowPath(item.isGuarded) { return checkGuardedZones(item, occasion) }
   let leftStart = item.user &- min(item.record.leftZone, 4096)
   if let damage = damageOfZone(leftStart, item.user) { reportLeft(damage, item, occasion) }
   if let damage = damageOfZone(item.userEnd, item.end) { reportRight(damage, item, occasion) }
@@ -95,7 +96,7 @@ func validateAll() {
   forEachItem { item in
     switch item.record.state {
     case .live: checkZones(item, .checking)
-    case .freed, .free: checkFree(item)
+    case .freed, .free: if !item.isGuarded { checkFree(item) }
     default: break
     }
   }

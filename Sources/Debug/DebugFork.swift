@@ -30,6 +30,7 @@ func prepareFork() {
   waitForOthers()
   debug.pointee.quarantineLock.lock()
   debug.pointee.reportLock.lock()
+  debug.pointee.guardLock.lock()
   debug.pointee.recordLock.lock()
 }
 
@@ -54,6 +55,7 @@ func parentOfFork() {
   }
   keg_debug_set_forking(false)
   debug.pointee.recordLock.unlock()
+  debug.pointee.guardLock.unlock()
   debug.pointee.reportLock.unlock()
   debug.pointee.quarantineLock.unlock()
   debug.pointee.threadLock.unlock()
@@ -65,6 +67,7 @@ func parentOfFork() {
 func childOfFork() {
   debug.pointee.forksInHandlers = 0
   debug.pointee.recordLock.reset()
+  debug.pointee.guardLock.reset()
   debug.pointee.reportLock.reset()
   debug.pointee.quarantineLock.reset()
   debug.pointee.threadLock.reset()

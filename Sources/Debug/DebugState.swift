@@ -28,6 +28,10 @@ struct DebugState: ~Copyable {
   let threadLock: Lock
   /// Held by the thread that forks.
   let forkLock: Lock
+  /// Protects `guardArena`.
+  let guardLock: Lock
+  var guardArena: GuardArena
+  var guardChoice: GuardChoice
   var recordMemory: RecordMemory
   var quarantine: Quarantine
   var findings: FindingTable
@@ -66,6 +70,9 @@ struct DebugState: ~Copyable {
     reportLock = Lock(rank: .none)
     threadLock = Lock(rank: .none)
     forkLock = Lock(rank: .none)
+    guardLock = Lock(rank: .none)
+    guardArena = GuardArena()
+    guardChoice = GuardChoice()
     recordMemory = RecordMemory()
     quarantine = Quarantine()
     findings = FindingTable()
@@ -146,6 +153,7 @@ private func bootDebug() -> Bool {
   }
   // Left zones are 16 bytes or more: the first word is always one of theirs.
   Core.heap.pointee.restoreSlot = { $0.word = zoneWord($0) }
+  bootGuard()
   keg_debug_set_running()
   debugBootLock.unlock()
   var hooks = keg_debug_hooks(

@@ -20,6 +20,9 @@ struct Summary {
   var allocations: UInt = 0
   var frees: UInt = 0
   var quarantineBytes: UInt = 0
+  /// Items that got guard pages, and those that the limit kept from it.
+  var guarded: UInt = 0
+  var unguarded: UInt = 0
 }
 
 /// The last look at the process. Once in a process; later calls know the result.
@@ -60,10 +63,12 @@ func endProcess(_ status: Int32) -> Never {
   }
 }
 
-private func writeSummary() {
+func writeSummary() {
   var summary = Summary()
   summary.errors = debug.pointee.findings.errors
   summary.quarantineBytes = debug.pointee.quarantine.bytes
+  summary.guarded = debug.pointee.guardArena.guarded
+  summary.unguarded = debug.pointee.guardArena.refused
   summary.leaks = debug.pointee.leaks
   summary.leakedBytes = debug.pointee.leakedBytes
   debug.pointee.threadLock.withLock {
@@ -114,6 +119,12 @@ private func writeText(_ summary: Summary, _ text: inout ReportText) {
   text.append(decimal: summary.frees)
   text.append(", quarantine bytes ")
   text.append(decimal: summary.quarantineBytes)
+  if summary.guarded > 0 {
+    text.append(", guarded ")
+    text.append(decimal: summary.guarded)
+    text.append(", beyond guard_limit ")
+    text.append(decimal: summary.unguarded)
+  }
   text.append("\n")
 }
 

@@ -79,16 +79,21 @@ func deallocateItem(_ address: UInt, _ claim: Claim) {
 @inline(__always)
 func retire(_ item: Item) {
   let record = item.record
+  if _slowPath(record.isGuarded) { return retireGuarded(item) }
   let thread = keg_debug_thread()
   let hasTrash = debug.pointee.isTrashing
   if hasTrash { writeTrash(Trash.freed, item.user, item.userEnd) }
   record.pointee.freeThread = thread.pointee.id
   record.pointee.freeStack = captureStack()
-  if thread.pointee.quarantine != 0 {
-    thread.pointee.quarantine.pointer(to: DebugThread.self).pointee.counts.frees &+= 1
-  }
+  countFree()
   record.set(.freed, hasTrash: hasTrash)
   quarantine(item)
+}
+
+@inline(__always)
+func countFree() {
+  let part = keg_debug_thread().pointee.quarantine
+  if part != 0 { part.pointer(to: DebugThread.self).pointee.counts.frees &+= 1 }
 }
 
 /// Frees what has no record.
@@ -129,8 +134,8 @@ func adoptOrphans() {
   var slot = debug.pointee.orphans.exchange(0, ordering: .acquiring)
   while slot != 0 {
     let next = slot.word
-    slot.word = zoneWord(slot)
     if case .item(let item) = place(of: slot) {
+      slot.word = zoneWord(slot)
       checkZones(item, .freeing)
       retire(item)
     }

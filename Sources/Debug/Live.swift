@@ -46,6 +46,7 @@ func forEachItem(_ body: (Item) -> Void) {
   heap.pointee.outside.forEach { region in
     walk(PageMap(tables: region.tables), from: region.start, to: region.end, body)
   }
+  if keg_debug_is_running() { debug.pointee.guardArena.forEach(body) }
 }
 
 /// Calls `body` with the items of the chunks in [start, end).

@@ -102,7 +102,7 @@ func checkClaim(_ item: Item, _ claim: Claim) {
     record.kind == .alignedNew || record.kind == .alignedNewArray
     || record.kind == .memalign && claim.call == .freeAlignedSized
   if let alignment = claim.alignment {
-    if isAligned ? max(alignment, 16) != record.leftZone : record.kind != .malloc {
+    if isAligned ? max(alignment, 16) != record.alignment : record.kind != .malloc {
       var finding = Finding(.badSize, "aligned free with a wrong alignment", at: item.user, item)
       finding.number = alignment
       report(finding)

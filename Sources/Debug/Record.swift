@@ -47,7 +47,7 @@ enum AllocationKind: UInt32 {
 typealias StackID = UInt32
 
 struct Record: ~Copyable {
-  /// state | kind << 3 | log2(left zone) << 7 | mark << 13 | hasTrash << 14 | epoch << 16.
+  /// state | kind << 3 | log2(left zone) - 4 << 7 | isGuarded << 12 | mark << 13 | hasTrash << 14 | epoch << 16.
   fileprivate let meta: Atomic<UInt32>
   /// Milliseconds since start.
   var allocationTime: UInt32
@@ -79,7 +79,15 @@ extension UnsafeMutablePointer where Pointee == Record {
   var kind: AllocationKind { AllocationKind(rawValue: word &>> 3 & 15).unsafelyUnwrapped }
   /// Bytes before what the program got.
   @inline(__always)
-  var leftZone: UInt { 1 &<< UInt(word &>> 7 & 63) }
+  var leftZone: UInt {
+    let shift = UInt(word &>> 7 & 31)
+    return _slowPath(isGuarded) ? guardOffset(self) : 1 &<< (shift &+ 4)
+  }
+  /// What the program asked for, at least 16.
+  var alignment: UInt { 1 &<< (UInt(word &>> 7 & 31) &+ 4) }
+  /// Whether the item lies between guard pages, and the record in a GuardSlot.
+  @inline(__always)
+  var isGuarded: Bool { word & 0x1000 != 0 }
   /// Whether the user's bytes hold the pattern of freed memory.
   var hasTrash: Bool { word & 0x4000 != 0 }
   /// The count of leak marks when the item was allocated.
@@ -95,9 +103,15 @@ extension UnsafeMutablePointer where Pointee == Record {
   func set(
     _ state: ItemState, kind: AllocationKind, leftZone: UInt, hasTrash: Bool, epoch: UInt32
   ) {
-    let shift = UInt32(truncatingIfNeeded: leftZone.log2Floor)
+    let shift = UInt32(truncatingIfNeeded: leftZone.log2Floor &- 4)
     let high = (hasTrash ? 0x4000 : 0) | epoch &<< 16
     word = state.rawValue | kind.rawValue &<< 3 | shift &<< 7 | high
+  }
+
+  /// The same for an item between guard pages.
+  func set(_ state: ItemState, kind: AllocationKind, guardedBy alignment: UInt, epoch: UInt32) {
+    let shift = UInt32(truncatingIfNeeded: alignment.log2Floor &- 4)
+    word = state.rawValue | kind.rawValue &<< 3 | shift &<< 7 | 0x1000 | epoch &<< 16
   }
 
   /// Sets the state, which only the owner of the item may do.
@@ -140,6 +154,8 @@ struct Item {
   /// The name of the zone, NUL-terminated; nil: a large block.
   var zone: UnsafePointer<CChar>? { slab?.pointee.keg.pointee.name }
 
+  var isGuarded: Bool { record.isGuarded }
+
   /// The slot before or behind this one in its slab, if that was ever used.
   func neighbour(_ distance: Int) -> Item? {
     guard let slab else { return nil }
@@ -181,6 +197,9 @@ var recordBit: UInt { 1 &<< 63 }
 /// The item whose slot holds `address`, or what else is there.
 func place(of address: UInt) -> Place {
   guard Core.isUp, let map = Core.heap.pageMap(for: address) else {
+    if keg_debug_is_running(), let item = debug.pointee.guardArena.find(address) {
+      return item.record.state == .untouched || address >= item.end &+ GuardArena.page ? .outside : .item(item)
+    }
     return Core.isUp && Core.isEmergencyMapping(address) ? .emergency : .outside
   }
   switch map.owner(at: map.index(of: address)) {

@@ -123,7 +123,11 @@ private func writeText(_ finding: Finding, _ text: inout ReportText) {
     text.append(", offset ")
     text.append(signed: Int(bitPattern: finding.address &- item.user))
     text.append(", zone ")
-    if let zone = item.zone { text.append(cString: zone) } else { text.append("large") }
+    if let zone = item.zone {
+      text.append(cString: zone)
+    } else {
+      text.append(item.isGuarded ? "guard" : "large")
+    }
   }
   text.append("\n")
   writeStack("  detected by thread ", UInt(threadID()), finding.stack, &text)

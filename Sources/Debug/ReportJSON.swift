@@ -127,7 +127,7 @@ func writeJSON(_ finding: Finding, _ number: UInt, _ text: inout ReportText) {
 
 private func describe(_ item: Item, _ finding: Finding, _ text: inout ReportText) {
   text.key("zone")
-  if let zone = item.zone { text.quoted(cString: zone) } else { text.quoted("large") }
+  if let zone = item.zone { text.quoted(cString: zone) } else { text.quoted(item.isGuarded ? "guard" : "large") }
   text.key("size")
   text.append(decimal: item.record.pointee.size)
   text.key("offset")
@@ -180,6 +180,10 @@ func writeSummaryJSON(_ summary: Summary, _ text: inout ReportText) {
   text.append(decimal: summary.frees)
   text.key("quarantine_bytes")
   text.append(decimal: summary.quarantineBytes)
+  text.key("guarded")
+  text.append(decimal: summary.guarded)
+  text.key("unguarded")
+  text.append(decimal: summary.unguarded)
   text.append("}\n")
 }
 

@@ -92,6 +92,13 @@ extern void keg_debug_install_hooks(const struct keg_debug_hooks *_Nonnull hooks
 /// Has `thread_exits` called when this thread ends.
 extern void keg_debug_watch_thread_exit(void) KEG_DEBUG_HIDDEN;
 
+// ---- faults (shim/DebugExports/signal.c) ---------------------------------------------
+
+/// Makes the handler for SIGSEGV ours for good.
+extern void keg_debug_take_faults(void) KEG_DEBUG_HIDDEN;
+/// Whether a fault ends the process: the program has no handler.
+extern bool keg_debug_ends_by_fault(void) KEG_DEBUG_HIDDEN;
+
 /// Bytes of memory this machine has, by sysinfo(2).
 extern uintptr_t keg_debug_memory_bytes(void) KEG_DEBUG_HIDDEN;
 
