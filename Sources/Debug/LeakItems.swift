@@ -186,7 +186,7 @@ struct LeakItems: ~Copyable {
   /// The index of the item that `word` points at or into, or -1.
   @inline(__always)
   func find(_ word: UInt) -> Int {
-    if word &- low >= high &- low { return -1 }
+    if count == 0 || word &- low >= high &- low { return -1 }
     return search(word)
   }
 

@@ -97,7 +97,7 @@ struct LeakScan: ~Copyable {
 
   private mutating func scan(_ start: UInt, _ end: UInt, _ kind: LeakKind) {
     let low = items.low
-    let span = items.high &- low
+    let span = items.high > low ? items.high &- low : 0
     forEachPage(from: start, to: end) { scan, count in
       var i = 0
       while i < count {
