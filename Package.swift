@@ -38,7 +38,7 @@ let package = Package(
     layer("Vmem", below: ["Base", "Pages"]),
     layer("Keg", below: ["Platform", "Base", "Pages", "Vmem"]),
     layer("SizeClass", below: ["Base"]),
-    layer("Zone", below: ["Base", "Pages", "Vmem", "Keg"]),
+    layer("Zone", below: ["Platform", "Base", "Pages", "Vmem", "Keg"]),
     layer("Stats", below: ["Base", "Pages", "Vmem", "Keg", "SizeClass", "Zone"]),
     layer("Suppressions", below: []),
     layer("Malloc", below: ["Platform", "Base", "Pages", "Vmem", "Keg", "SizeClass", "Zone", "Stats"]),

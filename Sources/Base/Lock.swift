@@ -17,6 +17,7 @@ package enum LockRank: UInt8 {
   case threadList
   case thread
   case zoneList
+  case array
   case zone
   case keg
   case heap

@@ -6,6 +6,7 @@
 
 import Base
 import Pages
+import Platform
 import Vmem
 
 // MARK: - Lists
@@ -90,7 +91,9 @@ extension UnsafeMutablePointer where Pointee == Keg {
     slab.initialize(
       to: Slab(base: base, keg: self, span: span, itemCount: layout.itemCount))
     slab.markAllFree(itemCount: layout.itemCount)
+    prepare(slab)
     guard initItems(of: slab) else {
+      undoPrepare(slab)
       pointee.headers.give(header)
       heap.freeSpan(span)
       return nil
@@ -104,6 +107,8 @@ extension UnsafeMutablePointer where Pointee == Keg {
   private func initItems(of slab: UnsafeMutablePointer<Slab>) -> Bool {
     guard let itemInit = pointee.itemInit else { return true }
     let size = Int(bitPattern: pointee.itemSize)
+    let section = keg_step_outside()
+    defer { keg_step_inside(section) }
     var i: UInt = 0
     while i < pointee.layout.itemCount {
       if itemInit(item(i, of: slab), size, 0) != 0 {
@@ -118,16 +123,17 @@ extension UnsafeMutablePointer where Pointee == Keg {
     return true
   }
 
-  private func item(_ index: UInt, of slab: UnsafeMutablePointer<Slab>) -> UnsafeMutableRawPointer? {
+  func item(_ index: UInt, of slab: UnsafeMutablePointer<Slab>) -> UnsafeMutableRawPointer? {
     UnsafeMutableRawPointer(bitPattern: slab.pointee.base &+ index &* pointee.layout.stride)
   }
 
-  /// Takes all free slabs but one off the keg. Called with the lock held.
+  /// Takes all free slabs but those that may idle off the keg. Called with the lock held.
   func detachSurplus() -> UnsafeMutablePointer<Slab>? {
-    pointee.free.count > 1 ? detachFree(keeping: 1) : nil
+    let kept = pointee.policy.idleSlabs
+    return pointee.free.count > kept ? detachFree(keeping: kept) : nil
   }
 
-  private func detachFree(keeping kept: Int) -> UnsafeMutablePointer<Slab>? {
+  func detachFree(keeping kept: Int) -> UnsafeMutablePointer<Slab>? {
     if pointee.flags.contains(.noFree) { return nil }
     var chain: UnsafeMutablePointer<Slab>? = nil
     while pointee.free.count > kept, let slab = pointee.free.popFirst() {
@@ -141,11 +147,13 @@ extension UnsafeMutablePointer where Pointee == Keg {
   }
 
   /// Returns a chain of free slabs to the heap. Called without the keg lock.
-  func returnSlabs(_ chain: UnsafeMutablePointer<Slab>?) {
+  func returnSlabs(_ chain: UnsafeMutablePointer<Slab>?, callsFini: Bool = true) {
     var next = chain
     while let slab = next {
       next = slab.pointee.next
-      if let itemFini = pointee.itemFini {
+      if callsFini, let itemFini = pointee.itemFini {
+        let section = keg_step_outside()
+        defer { keg_step_inside(section) }
         var i: UInt = 0
         while i < pointee.layout.itemCount {
           itemFini(item(i, of: slab), Int(bitPattern: pointee.itemSize))
@@ -153,6 +161,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
         }
       }
       if slab.pointee.records != 0 { pointee.heap.pointee.forgetRecords?(UnsafeMutableRawPointer(slab)) }
+      undoPrepare(slab)
       let base = slab.pointee.base
       let span = slab.pointee.span
       pointee.heap.pageMap(ofOwn: base).clear(at: base, chunkCount: pointee.layout.chunkCount)
@@ -164,7 +173,8 @@ extension UnsafeMutablePointer where Pointee == Keg {
   /// Returns every free slab to the heap (U15).
   package func drain() {
     pointee.lock.lock()
-    let chain = detachFree(keeping: 0)
+    pointee.policy.idleSlabs = pointee.policy.highSlabs
+    let chain = detachFree(keeping: slabsToKeep)
     pointee.lock.unlock()
     returnSlabs(chain)
   }

@@ -35,6 +35,12 @@ package struct KegFlags: Flags {
   package static var noFree: KegFlags { KegFlags(rawValue: 1 << 0) }
   /// Items are not memory the allocator may write to (U23).
   package static var noTouch: KegFlags { KegFlags(rawValue: 1 << 1) }
+  /// Items are zero when they enter a slab (U24).
+  package static var zeroed: KegFlags { KegFlags(rawValue: 1 << 2) }
+  /// A counter for each item lies behind the slab's bitmap (U27).
+  package static var counted: KegFlags { KegFlags(rawValue: 1 << 3) }
+  /// Slabs are left out of core files (U47).
+  package static var noDump: KegFlags { KegFlags(rawValue: 1 << 4) }
 }
 
 package struct Keg: ~Copyable {
@@ -44,7 +50,7 @@ package struct Keg: ~Copyable {
   package let heap: UnsafeMutablePointer<Heap>
   package let layout: SlabLayout
   package let itemSize: UInt
-  package let flags: KegFlags
+  package internal(set) var flags: KegFlags
   /// What the page map says of this keg's chunks: where its bin lies.
   package let bin: UInt16
   /// For reports; the name of the keg's primary zone, NUL-terminated.
@@ -67,6 +73,7 @@ package struct Keg: ~Copyable {
   /// Slabs made and given back since the start.
   package internal(set) var slabsMade: UInt
   package internal(set) var slabsReturned: UInt
+  package var policy: KegPolicy
 
   static var fullList: UInt8 { 8 }
   static var freeList: UInt8 { 9 }
@@ -74,7 +81,8 @@ package struct Keg: ~Copyable {
   package init(
     name: UnsafePointer<CChar>, itemSize: UInt, alignment: UInt, bin: UInt16,
     heap: UnsafeMutablePointer<Heap>, itemInit: InitFunction? = nil,
-    itemFini: FiniFunction? = nil, flags: KegFlags = .none
+    itemFini: FiniFunction? = nil, flags: KegFlags = .none,
+    headers: UnsafeMutablePointer<Pool>? = nil
   ) {
     lock = Lock(rank: .keg)
     self.heap = heap
@@ -85,7 +93,7 @@ package struct Keg: ~Copyable {
     self.itemInit = itemInit
     self.itemFini = itemFini
     layout = SlabLayout(size: itemSize, alignment: alignment)
-    headers = heap.pointee.headerPool(for: layout)
+    self.headers = headers ?? heap.pointee.headerPool(for: layout)
     reciprocal = ((1 &<< 40) &+ layout.stride &- 1) / layout.stride
     eighths = (8 &<< 32) / layout.itemCount &+ 1
     partial = InlineArray(repeating: List())
@@ -96,6 +104,7 @@ package struct Keg: ~Copyable {
     slabs = Atomic(0)
     slabsMade = 0
     slabsReturned = 0
+    policy = KegPolicy()
   }
 
   package internal(set) var slabCount: UInt {
@@ -116,17 +125,21 @@ extension UnsafeMutablePointer where Pointee == Keg {
   /// when there is no free item at all.
   /// - Parameters:
   ///   - mayGrow: false: take only what is there (NOVM, U39).
+  ///   - useReserve: whether the keg's reserve may be taken (U34).
   /// - Returns: how many were stored from `out` on; they ascend within a slab.
-  package func take(_ count: Int, into out: UnsafeMutablePointer<UInt>, mayGrow: Bool = true) -> Int {
+  package func take(
+    _ count: Int, into out: UnsafeMutablePointer<UInt>, mayGrow: Bool = true,
+    useReserve: Bool = false
+  ) -> Int {
     pointee.lock.lock()
-    var taken = takeFromSlabs(count, into: out)
+    var taken = takeFromSlabs(min(count, spare(useReserve)), into: out)
     while taken == 0, mayGrow {
       pointee.lock.unlock()
       guard let slab = makeSlab() else { return 0 }
       pointee.lock.lock()
       // Lost races leave a free slab behind for the next caller (U41).
       insert(slab)
-      taken = takeFromSlabs(count, into: out)
+      taken = takeFromSlabs(min(count, spare(useReserve)), into: out)
     }
     pointee.lock.unlock()
     return taken

@@ -28,7 +28,10 @@ func boot() -> Bool {
   process.initialize(to: Process())
   readOptions()
   let isUp = MemoryLayout<Process>.size <= Int(KEG_PROCESS_BYTES) && makeHeap()
-  if isUp { keg_set_running() }
+  if isUp {
+    keg_set_steps({ stepOutside() }, { stepInside($0) })
+    keg_set_running()
+  }
   bootLock.unlock()
   if isUp {
     if process.pointee.options[.statistics] == StatisticsMode.exit {

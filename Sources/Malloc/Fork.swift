@@ -75,7 +75,8 @@ private func forEachLock(_ action: LockAction) {
   action.apply(to: process.pointee.threadListLock)
   process.pointee.threads.forEach { action.apply(to: $0.pointee.lock) }
   action.apply(to: process.pointee.ticker.lock)
-  action.apply(to: process.pointee.registryLock)
+  // Dropped last: no zone may come or go between the two rounds.
+  if action != .drop { action.apply(to: process.pointee.registryLock) }
   process.pointee.forEachZone { action.apply(to: $0.pointee.lock) }
   above.forEachLock(.zones, action)
   process.pointee.forEachZone { if let keg = $0.pointee.keg { action.apply(to: keg.pointee.lock) } }
@@ -86,6 +87,7 @@ private func forEachLock(_ action: LockAction) {
   action.apply(to: heap.pointee.outsideArena.pointee.lock)
   action.apply(to: heap.pointee.outside.lock)
   action.apply(to: heap.pointee.metadata.pointee.lock)
+  if action == .drop { action.apply(to: process.pointee.registryLock) }
 }
 
 /// Hands the cached items of threads that are not in this process to the zones.

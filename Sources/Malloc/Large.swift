@@ -23,7 +23,7 @@ var greatestRequest: UInt { UInt(bitPattern: Int.max) }
 /// A large block, or 0.
 /// - Parameter zeroed: whether its first `size` bytes must be zero.
 func allocateLarge(_ size: UInt, alignment: UInt = 16, zeroed: Bool = false) -> UInt {
-  if size > greatestRequest &- Chunk.size { return 0 }
+  if size > greatestRequest &- Chunk.size || injectsFailure() { return 0 }
   let spanSize = size.roundedUp(to: Chunk.size)
   if alignment <= Chunk.size, isRunning, let heap = process.pointee.heap,
     let span = heap.takeRecent(spanSize)

@@ -62,6 +62,7 @@ struct Process: ~Copyable {
   let deferred: Atomic<UInt>
   var emergency: EmergencyPool
   var layerAbove: LayerAbove
+  let failures: FailureSource
 
   init() {
     threadListLock = Lock(rank: .threadList)
@@ -83,6 +84,7 @@ struct Process: ~Copyable {
     deferred = Atomic(0)
     emergency = EmergencyPool()
     layerAbove = LayerAbove()
+    failures = FailureSource()
   }
 
   /// The zone of class `index`, if it was ever used.

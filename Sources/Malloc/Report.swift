@@ -11,7 +11,7 @@ import Vmem
 import Zone
 
 /// Items of class `index` in threads' arrays.
-private func itemsInArrays(_ index: UInt) -> UInt {
+func itemsInArrays(_ index: UInt) -> UInt {
   var items = 0
   process.pointee.threadListLock.lock()
   process.pointee.threads.forEach { items &+= max($0.bin(index).cachedCount, 0) }
@@ -35,6 +35,15 @@ private func snapshot(_ body: (ZoneRow) -> Void) -> Totals {
     }
     index &+= 1
   }
+  forEachProgramZone { zone, inArrays in
+    let row = ZoneRow(zone, inArrays: inArrays)
+    // The keg of a secondary zone is in its primary's row.
+    if !zone.pointee.flags.contains(.secondary) {
+      totals.add(row)
+      slabBytes &+= row.slabBytes
+    }
+    body(row)
+  }
   add(heap.pointee.arena.sizes, to: &totals)
   add(heap.pointee.outsideArena.sizes, to: &totals)
   let recent = heap.recentBytes
@@ -44,6 +53,22 @@ private func snapshot(_ body: (ZoneRow) -> Void) -> Totals {
   totals.purged = heap.pointee.purgedBytes
   totals.purgeCount = heap.pointee.purgeCount
   return totals
+}
+
+/// Calls `body` with every zone of the program and its items in arrays.
+private func forEachProgramZone(_ body: (UnsafeMutablePointer<Zone>, UInt) -> Void) {
+  let above = process.pointee.layerAbove
+  var figures: (UInt, UInt) = (0, 0)
+  var number: UInt = 1
+  let top = above.zoneTop?() ?? 0
+  while number < top {
+    let pin = withUnsafeMutablePointer(to: &figures.0) { above.pinZone?(number, $0) ?? 0 }
+    if pin != 0 {
+      body(figures.0.pointer(to: Zone.self), figures.1)
+      above.unpinZone?(pin)
+    }
+    number &+= 1
+  }
 }
 
 /// Counts an arena; what is in use includes the slabs.

@@ -19,6 +19,8 @@
 import Base
 import Keg
 import Platform
+import Synchronization
+import Zone
 
 /// How a section came out.
 package enum SectionResult: UInt8 {
@@ -31,7 +33,7 @@ package enum SectionResult: UInt8 {
 }
 
 /// Runs `body` inside the allocator.
-@inline(__always)
+@inline(never)
 package func inSection(_ body: () -> Void) -> SectionResult {
   var entry = enter()
   if case .emergency = entry { return .inHandler }
@@ -51,15 +53,36 @@ package func inSection(_ body: () -> Void) -> SectionResult {
 
 /// Runs `body`, a function of the program, outside. Called in a section with no
 /// lock held.
-@inline(__always)
+@inline(never)
 package func outsideSection(_ body: () -> Void) {
-  let section = keg_get_section()
-  let entry = section.pointer(to: Entry.self)
-  leave(entry.pointee)
-  keg_set_section(0)
+  let section = stepOutside()
   body()
+  stepInside(section)
+}
+
+/// Leaves the section; 0 when there is none. The layers below do so too, over
+/// keg_step_outside, for the functions of the program that they call.
+func stepOutside() -> UInt {
+  let section = keg_get_section()
+  if section == 0 { return 0 }
+  leave(section.pointer(to: Entry.self).pointee)
+  keg_set_section(0)
+  return section
+}
+
+func stepInside(_ section: UInt) {
+  if section == 0 { return }
   keg_set_section(section)
-  entry.pointee = enter()
+  section.pointer(to: Entry.self).pointee = enter()
+}
+
+/// The calling thread's word for its table of zones' bins, see ThreadTable.swift of
+/// ZoneAPI; 0 for a thread that has no cache. Only in a section.
+package var sectionTableWord: UInt {
+  let section = keg_get_section()
+  if section == 0 { return 0 }
+  guard case .bins(let cache) = section.pointer(to: Entry.self).pointee else { return 0 }
+  return cache.tableWord
 }
 
 /// The heap of the process; only in a section.
@@ -103,6 +126,23 @@ package struct LayerAbove {
   /// allocator: it may call the program's functions, in sections of its own.
   package var reclaim: (@convention(c) (_ level: Int32) -> Void)?
 
+  /// Hands what a thread's table of bins holds to the zones: called by its owner under
+  /// the lock of its cache, or by who holds that lock. Calls no function of the program.
+  package var flushTable: (@convention(c) (_ table: UInt) -> Void)?
+  /// The same, and the table itself goes: its thread has ended.
+  package var releaseTable: (@convention(c) (_ table: UInt) -> Void)?
+  /// The same in a forked child, for a thread that does not exist there.
+  package var adoptTable: (@convention(c) (_ table: UInt) -> Void)?
+  /// Keeps the zone with this number, which is below `zoneTop`, from being destroyed.
+  /// Returns a pin for `unpinZone`, or 0: there is none. Writes its zone's address and
+  /// its items in arrays to `figures`.
+  package var pinZone:
+    (@convention(c) (_ number: UInt, _ figures: UnsafeMutablePointer<UInt>) -> UInt)?
+  package var unpinZone: (@convention(c) (_ pin: UInt) -> Void)?
+  package var zoneTop: (@convention(c) () -> UInt)?
+  /// Called, outside the allocator, when malloc finds no memory. True: try again.
+  package var memoryIsShort: (@convention(c) () -> Bool)?
+
   package init() {}
 
   func forEachLock(_ stage: LockStage, _ action: LockAction) {
@@ -119,3 +159,36 @@ package var layerAbove: UnsafeMutablePointer<LayerAbove> {
 package var registryLock: UnsafePointer<Lock> {
   withUnsafePointer(to: process.pointee.registryLock) { $0 }
 }
+
+package var sharedBucketPools: UnsafeMutablePointer<BucketPools>? { process.pointee.bucketPools }
+
+/// Calls `body` with every thread's table of zones' bins, the thread's cache locked.
+///
+/// Called outside sections, with no lock held, and not by handlers.
+package func forEachThreadTable(_ body: (UInt) -> Void) {
+  let bins = keg_get_thread_bins()
+  setThreadBins(keg_bins_busy())
+  process.pointee.threadListLock.lock()
+  process.pointee.threads.forEach { cache in
+    cache.pointee.lock.lock()
+    body(cache.tableWord.word)
+    cache.pointee.lock.unlock()
+  }
+  process.pointee.threadListLock.unlock()
+  setThreadBins(bins)
+}
+
+/// The zone of malloc's class `index`, made if need be. In a section.
+package func mallocZone(_ index: UInt) -> UnsafeMutablePointer<Zone>? {
+  process.pointee.zone(index)
+}
+
+/// Items of malloc's class `index` in threads' arrays, a moment ago. Outside sections.
+package func mallocItemsInArrays(_ index: UInt) -> UInt { itemsInArrays(index) }
+
+/// Asks every thread for what its bins hold, at its next slow path.
+package func askForDrains() { requestDrains() }
+
+/// malloc's and free's bodies for the layers above.
+package func allocateBytes(_ size: UInt) -> UInt { UInt(bitPattern: keg_malloc(size)) }
+package func freeBytes(_ address: UInt) { keg_free(UnsafeMutableRawPointer(bitPattern: address)) }

@@ -94,7 +94,10 @@ func setThreadBins(_ bins: UInt) {
 /// malloc without an item in the bin. Sets errno when it fails.
 @inline(never)
 func slowMalloc(_ size: UInt) -> UnsafeMutableRawPointer? {
-  let item = size <= SizeClass.largest ? allocateSmall(size) : allocateLarge(size)
+  var item = size <= SizeClass.largest ? allocateSmall(size) : allocateLarge(size)
+  if item == 0, isRunning, process.pointee.layerAbove.memoryIsShort?() ?? false {
+    item = size <= SizeClass.largest ? allocateSmall(size) : allocateLarge(size)
+  }
   if item == 0 { return outOfMemory() }
   return UnsafeMutableRawPointer(bitPattern: item)
 }
@@ -113,6 +116,7 @@ func allocateSmall(_ size: UInt) -> UInt {
 
 /// An item of a class, or 0.
 func allocate(class index: UInt) -> UInt {
+  if injectsFailure() { return 0 }
   let entry = enter()
   defer { leave(entry) }
   switch entry {
@@ -134,7 +138,7 @@ func takeItem(_ index: UInt, _ cache: UnsafeMutablePointer<ThreadCache>) -> UInt
   var item = pop(bin)
   if item != 0 { return item }
   guard let zone = process.pointee.zone(index) else { return 0 }
-  if cache.refill(index, from: zone) {
+  if processMeanFailures == 0, cache.refill(index, from: zone) {
     item = pop(bin)
     if item != 0 { return item }
   }
@@ -168,12 +172,15 @@ func slowFree(_ address: UInt) {
 /// Frees an item whose bin had no room, or that the fast path cannot see.
 private func freeSmall(_ address: UInt, _ slab: UnsafeMutablePointer<Slab>) {
   let index = UInt(slab.pointee.keg.pointee.bin) &>> Bin.strideShift
+  if index == 0 { die("free(3) of an item of a zone, which keg_zone_free takes,", at: address, zone: slab.pointee.keg.pointee.name) }
   let entry = enter()
   switch entry {
   case .bins(let cache):
     let bin = cache.bin(index)
     if !push(address, bin) {
-      if let zone = process.pointee.zone(index), cache.makeRoom(index, for: zone) {
+      if processMeanFailures == 0, let zone = process.pointee.zone(index),
+        cache.makeRoom(index, for: zone)
+      {
         _ = push(address, bin)
       } else {
         process.pointee.existingZone(index)?.freeItem(address)

@@ -123,7 +123,11 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
     pointee.usedLow = 0
     pointee.usedHigh = 0
     pointee.capacityBytes = 0
+    process.pointee.layerAbove.flushTable?(tableWord.word)
   }
+
+  /// Where the thread's table of zones' bins is written: the word below its own bins.
+  var tableWord: UInt { bins &- 8 }
 }
 
 extension UnsafeMutablePointer where Pointee == ThreadCache {
@@ -138,6 +142,7 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
     forEachUsedBin { index in
       if let zone = process.pointee.existingZone(index) { bin(index).adoptOrphan(zone) }
     }
+    process.pointee.layerAbove.adoptTable?(tableWord.word)
   }
 }
 
@@ -149,6 +154,7 @@ func attachThread() -> UnsafeMutablePointer<ThreadCache>? {
   let cache = memory.pointer(to: ThreadCache.self)
   cache.initialize(to: ThreadCache())
   // The bins are empty already: fresh metadata is zero, and a flushed bin is, too.
+  cache.tableWord.word = keg_empty_zone_table()
   process.pointee.threadListLock.lock()
   process.pointee.threads.append(cache)
   let count = process.pointee.threads.count
@@ -179,6 +185,7 @@ private func detachThread(_ cache: UnsafeMutablePointer<ThreadCache>) {
   cache.pointee.lock.unlock()
   process.pointee.threadListLock.lock()
   process.pointee.threads.remove(cache)
+  process.pointee.layerAbove.releaseTable?(cache.tableWord.word)
   process.pointee.threadListLock.unlock()
   process.pointee.threadCaches.unsafelyUnwrapped.pointee.give(cache.address)  // made at boot
   setThreadBins(keg_bins_dead())

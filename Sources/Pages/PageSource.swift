@@ -84,3 +84,20 @@ private func kernelMap(_ size: UInt, protection: Int) -> UInt {
     0x4022 /* MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE */, -1, 0)
   return result < 0 && result >= -4095 ? 0 : UInt(bitPattern: result)
 }
+
+// MARK: - Advice
+
+/// Makes pages resident in advance (MADV_POPULATE_WRITE, Linux 5.14).
+/// - Returns: false when the kernel could not; the memory is as before.
+package func populatePages(_ address: UInt, _ size: UInt) -> Bool {
+  keg_syscall6(
+    Int(KEG_SYS_madvise), Int(bitPattern: address), Int(bitPattern: size),
+    23 /* MADV_POPULATE_WRITE */, 0, 0, 0) == 0
+}
+
+/// Says whether core files shall contain these pages.
+package func adviseDump(_ address: UInt, _ size: UInt, _ isDumped: Bool) {
+  _ = keg_syscall6(
+    Int(KEG_SYS_madvise), Int(bitPattern: address), Int(bitPattern: size),
+    isDumped ? 17 /* MADV_DODUMP */ : 16 /* MADV_DONTDUMP */, 0, 0, 0)
+}

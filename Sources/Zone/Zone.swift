@@ -15,6 +15,7 @@
 import Base
 import Keg
 import Pages
+import Platform
 import Synchronization
 
 package struct ZoneFlags: Flags {
@@ -32,12 +33,13 @@ package struct ZoneFlags: Flags {
 
 /// Where a cache zone gets items from.
 /// - Returns: how many of `count` were stored.
-package typealias ImportFunction =
+package typealias ItemImport =
   @convention(c) (
-    _ argument: UnsafeMutableRawPointer?, _ items: UnsafeMutablePointer<UInt>, _ count: Int32
+    _ argument: UnsafeMutableRawPointer?, _ items: UnsafeMutablePointer<UInt>, _ count: Int32,
+    _ flags: Int32
   ) -> Int32
 /// Where a cache zone puts items back.
-package typealias ReleaseFunction =
+package typealias ItemRelease =
   @convention(c) (
     _ argument: UnsafeMutableRawPointer?, _ items: UnsafeMutablePointer<UInt>, _ count: Int32
   ) -> Void
@@ -48,8 +50,8 @@ package struct ZoneHooks {
   package var itemInit: InitFunction? = nil
   /// An item crosses from the zone to the keg.
   package var itemFini: FiniFunction? = nil
-  package var importItems: ImportFunction? = nil
-  package var releaseItems: ReleaseFunction? = nil
+  package var importItems: ItemImport? = nil
+  package var releaseItems: ItemRelease? = nil
   package var argument: UnsafeMutableRawPointer? = nil
   package init() {}
 }
@@ -83,6 +85,7 @@ package struct Zone: Linked, ~Copyable {
   let fewItems: Int
 
   package var statistics: ZoneStatistics
+  package var limit: Limit
 
   /// Empty buckets that a depot keeps for the next exchange.
   static var mostEmpty: Int { 4 }
@@ -115,6 +118,7 @@ package struct Zone: Linked, ~Copyable {
     mostItems = .max
     fewItems = Int(bitPattern: (1 &<< 19) / max(itemSize, 1))
     statistics = ZoneStatistics()
+    limit = Limit()
   }
 
   /// Entries of the buckets that threads should use now.
@@ -258,7 +262,7 @@ extension UnsafeMutablePointer where Pointee == Zone {
 extension UnsafeMutablePointer where Pointee == Zone {
   /// Fills an empty bucket with up to `count` items; pops take the lowest first.
   package func fill(_ bucket: UnsafeMutablePointer<Bucket>, _ count: Int) {
-    let got = importItems(count, into: bucket.slots)
+    let got = importItems(count, into: bucket.slots, TakeFlags.none)
     var i = 0
     var j = got &- 1
     while i < j {
@@ -278,9 +282,9 @@ extension UnsafeMutablePointer where Pointee == Zone {
   }
 
   /// One item past all caches, or 0 when there is no memory.
-  package func allocateItem() -> UInt {
+  package func allocateItem(_ flags: TakeFlags = .none) -> UInt {
     var item: UInt = 0
-    let got = withUnsafeMutablePointer(to: &item) { importItems(1, into: $0) }
+    let got = withUnsafeMutablePointer(to: &item) { importItems(1, into: $0, flags) }
     pointee.lock.lock()
     pointee.statistics.withoutBucket &+= 1
     pointee.lock.unlock()
@@ -295,60 +299,87 @@ extension UnsafeMutablePointer where Pointee == Zone {
     pointee.lock.unlock()
   }
 
-  private func importItems(_ count: Int, into out: UnsafeMutablePointer<UInt>) -> Int {
+  /// Up to `count` items from the keg or the import function, as far as the limit
+  /// allows; with `.granted` the limit has been asked.
+  func importItems(
+    _ count: Int, into out: UnsafeMutablePointer<UInt>, _ flags: TakeFlags
+  ) -> Int {
+    let isLimited = isLimited || flags.contains(.granted)
+    let count = !isLimited || flags.contains(.granted) ? count : grant(upTo: count)
     var got: Int
-    if let keg = pointee.keg {
-      got = keg.take(count, into: out)
+    if count == 0 {
+      got = 0
+    } else if let keg = pointee.keg {
+      got = keg.take(
+        count, into: out, mayGrow: !flags.contains(.noGrowth),
+        useReserve: flags.contains(.useReserve))
     } else {
-      got = Int(
-        pointee.hooks.importItems?(
-          pointee.hooks.argument, out, Int32(truncatingIfNeeded: count)) ?? 0)
+      got = importFromOutside(count, into: out, flags)
     }
     if pointee.hooks.itemInit != nil { got = initItems(out, got) }
     pointee.lock.lock()
     pointee.statistics.imported &+= UInt(bitPattern: got)
     if got == 0 { pointee.statistics.failures &+= 1 }
+    let waiter = isLimited ? settle(granted: count, taken: got) : nil
     pointee.lock.unlock()
+    waiter?.wake()
     return got
+  }
+
+  private func importFromOutside(
+    _ count: Int, into out: UnsafeMutablePointer<UInt>, _ flags: TakeFlags
+  ) -> Int {
+    // The program's function runs outside the allocator, a keg's does not.
+    let section = pointee.flags.contains(.cache) ? keg_step_outside() : 0
+    let got = pointee.hooks.importItems?(
+      pointee.hooks.argument, out, Int32(truncatingIfNeeded: count), flags.alloc)
+    keg_step_inside(section)
+    return Int(min(max(got ?? 0, 0), Int32(truncatingIfNeeded: count)))
   }
 
   /// Calls the zone's init for items that came from the keg.
   /// - Returns: how many succeeded; the rest went back (U03).
   private func initItems(_ items: UnsafeMutablePointer<UInt>, _ count: Int) -> Int {
     var done = 0
+    let section = keg_step_outside()
     while done < count {
       let item = UnsafeMutableRawPointer(bitPattern: items[done])
-      if pointee.hooks.itemInit?(item, Int(bitPattern: pointee.itemSize), 0) != 0 {
-        returnRaw(items + done, count &- done)
-        return done
-      }
+      if pointee.hooks.itemInit?(item, Int(bitPattern: pointee.itemSize), 0) != 0 { break }
       done &+= 1
     }
+    keg_step_inside(section)
+    if done < count { returnRaw(items + done, count &- done) }
     return done
   }
 
-  private func releaseItems(_ items: UnsafeMutablePointer<UInt>, _ count: Int) {
+  func releaseItems(_ items: UnsafeMutablePointer<UInt>, _ count: Int) {
     if count == 0 { return }
     if let itemFini = pointee.hooks.itemFini {
+      let section = keg_step_outside()
       var i = 0
       while i < count {
         itemFini(
           UnsafeMutableRawPointer(bitPattern: items[i]), Int(bitPattern: pointee.itemSize))
         i &+= 1
       }
+      keg_step_inside(section)
     }
     returnRaw(items, count)
     pointee.lock.lock()
     pointee.statistics.released &+= UInt(bitPattern: count)
+    let waiter = isLimited ? grantNext() : nil
     pointee.lock.unlock()
+    waiter?.wake()
   }
 
   private func returnRaw(_ items: UnsafeMutablePointer<UInt>, _ count: Int) {
     if let keg = pointee.keg {
       keg.give(items, count)
     } else {
+      let section = pointee.flags.contains(.cache) ? keg_step_outside() : 0
       pointee.hooks.releaseItems?(
         pointee.hooks.argument, items, Int32(truncatingIfNeeded: count))
+      keg_step_inside(section)
     }
   }
 }

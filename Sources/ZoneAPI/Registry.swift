@@ -1,4 +1,4 @@
-// Registry.swift: what the program has made: its arenas.
+// Registry.swift: what the program has made: its zones and arenas.
 //
 // The registry lies in metadata, reached through Malloc's `LayerAbove`, and is made
 // at the first call of the API, so that a program that makes none of these calls
@@ -23,11 +23,13 @@ struct Registry: ~Copyable {
   var freeArenas: List<ArenaRecord>
   /// When the hash tables of the arenas were last fitted, in nanoseconds.
   var lastRehash: UInt64
+  var zones: ZoneTable
 
   init() {
     arenas = List()
     freeArenas = List()
     lastRehash = 0
+    zones = ZoneTable()
   }
 }
 
@@ -46,9 +48,11 @@ func makeRegistry() -> UnsafeMutablePointer<Registry>? {
   guard let made = metadata.room(for: Registry.self), let heap = metadata.room(for: ArenaRecord.self)
   else { return nil }
   made.initialize(to: Registry())
+  guard made.zones.open(metadata) else { return nil }
   heap.initialize(to: ArenaRecord(arena: sharedHeap.pointee.arena, isOurs: true))
   heap.setName(literal: "heap")
   made.pointee.arenas.append(heap)
+  connectZones()
   layerAbove.pointee.forEachLock = { forEachLock(LockStage(rawValue: $0), LockAction(rawValue: $1)) }
   layerAbove.pointee.tick = { tick($0) }
   layerAbove.pointee.reclaim = { reclaim($0) }
@@ -59,7 +63,9 @@ func makeRegistry() -> UnsafeMutablePointer<Registry>? {
 
 /// Fork: nothing is made or destroyed meanwhile, since the registry's lock is held.
 private func forEachLock(_ stage: LockStage?, _ action: LockAction?) {
-  guard let registry, let action, stage == .arenas else { return }
+  guard let registry, let stage, let action else { return }
+  registry.zones.forEachLock(stage, action)
+  guard stage == .arenas else { return }
   registry.pointee.arenas.forEach { record in
     if record.pointee.isOurs { return }
     switch action {
@@ -72,8 +78,9 @@ private func forEachLock(_ stage: LockStage?, _ action: LockAction?) {
   }
 }
 
-/// Fits the hash tables to what is in them, every 10 s (A07).
+/// The zones' working sets; fits the hash tables to what is in them, every 10 s (A07).
 private func tick(_ now: UInt64) {
+  tickZones()
   guard let registry, now &- registry.pointee.lastRehash >= 10_000_000_000 else { return }
   guard registryLock.pointee.tryLock() else { return }
   registry.pointee.lastRehash = now
@@ -81,8 +88,9 @@ private func tick(_ now: UInt64) {
   registryLock.pointee.unlock()
 }
 
-/// Drains the quantum caches at the levels that drain zones' buckets (A14).
+/// Gives back what zones cache; drains the quantum caches at the levels that drain zones' buckets (A14).
 private func reclaim(_ level: Int32) {
+  reclaimZones(level)
   if level < 2 { return }
   forEachArena { record in
     if !record.pointee.isOurs { _ = inSection { _ = record.pointee.arena.reap() } }
@@ -106,5 +114,11 @@ func forEachArena(_ body: (UnsafeMutablePointer<ArenaRecord>) -> Void) {
     }
     guard let here, here != former else { return }
     body(here)
+  }
+}
+
+extension UnsafeMutablePointer where Pointee == Registry {
+  var zones: UnsafeMutablePointer<ZoneTable> {
+    withUnsafeMutablePointer(to: &pointee.zones) { $0 }
   }
 }

@@ -132,8 +132,8 @@ final class Numbers: @unchecked Sendable {
   var freeCount: Int { mutex.withLock { Set(free).count } }
   var imports: Int { mutex.withLock { importCount } }
 
-  static var importItems: ImportFunction {
-    { argument, items, count in
+  static var importItems: ItemImport {
+    { argument, items, count, _ in
       let numbers = Unmanaged<Numbers>.fromOpaque(argument!).takeUnretainedValue()
       return numbers.mutex.withLock {
         numbers.importCount += 1
@@ -144,7 +144,7 @@ final class Numbers: @unchecked Sendable {
     }
   }
 
-  static var releaseItems: ReleaseFunction {
+  static var releaseItems: ItemRelease {
     { argument, items, count in
       let numbers = Unmanaged<Numbers>.fromOpaque(argument!).takeUnretainedValue()
       numbers.mutex.withLock { for index in 0..<Int(count) { numbers.free.append(items[index]) } }

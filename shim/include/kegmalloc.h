@@ -264,7 +264,7 @@ struct keg_zone_stats {
   size_t slabs;        /* of the keg */
   size_t slab_items;   /* per slab */
   size_t slab_bytes;   /* all of them */
-  size_t used;         /* items in use; of a shared keg: by all its zones */
+  size_t used;         /* items in use through this zone */
   size_t in_arrays;    /* cached: threads' or CPUs' arrays */
   size_t in_depot;     /* cached: full buckets */
   size_t free_items;   /* in slabs */

@@ -95,6 +95,26 @@ static inline uintptr_t keg_stack_pointer(void) {
   return sp;
 }
 
+/// How layers below Malloc call a function of the program: outside the allocator
+/// (Malloc/Section.swift). `inside` gets what `outside` returned. Before `set`, and in
+/// tests of those layers, they do nothing.
+extern void keg_set_steps(uintptr_t (*_Nonnull outside)(void),
+                          void (*_Nonnull inside)(uintptr_t)) KEG_HIDDEN;
+extern uintptr_t keg_step_outside(void) KEG_HIDDEN;
+extern void keg_step_inside(uintptr_t section) KEG_HIDDEN;
+
+/// A table of bins of zones (ZoneAPI/ThreadTable.swift), all empty, for threads that
+/// have none; the word below each of the three arrays above says where.
+enum { KEG_ZONE_TABLE_BYTES = 65536 };
+extern uintptr_t keg_empty_zone_table(void) KEG_HIDDEN;
+/// Makes the three arrays point at it. Once, before the first zone.
+extern void keg_publish_empty_zone_table(void) KEG_HIDDEN;
+
+/// The CPU that the calling thread runs on, a moment ago.
+extern unsigned keg_cpu(void) KEG_HIDDEN;
+/// CPUs that the process may use; at least 1.
+extern unsigned keg_cpu_count(void) KEG_HIDDEN;
+
 // ---- the fast path's tables -----------------------------------------------
 
 /// One entry per 8 bytes up to 1 KiB, then one per 128 bytes up to 64 KiB.

@@ -1,0 +1,300 @@
+// Items.swift: keg_zone_alloc and keg_zone_free.
+//
+// The fast path is malloc's (Malloc/FastPath.swift), with the zone's offset in the place
+// of the size: 15 instructions to allocate, 12 to free. It serves exactly WAITOK or
+// NOWAIT, items without constructor or destructor, zones without limit; all else finds an
+// empty bin and takes the slow way:
+//
+//   flags, injected failure ─▶ cache ─▶ depot ─▶ keg ─▶ limit: drain, sleep (AtLimit.swift)
+//                                                   └─▶ memory: drain hook, reclaim, once more
+//   then ZERO, then the constructor, outside all locks
+
+import Base
+import Keg
+import Malloc
+import Platform
+import Synchronization
+import Zone
+
+/// Flags of kegmalloc.h.
+enum AllocFlags {
+  static var waitOK: Int32 { 1 }
+  static var noWait: Int32 { 2 }
+  static var zero: Int32 { 4 }
+  static var noVM: Int32 { 8 }
+  static var useReserve: Int32 { 16 }
+  static var all: Int32 { 31 }
+}
+
+/// The bin that serves the calling thread at `offset`.
+@inline(__always)
+func fastBin(_ offset: UInt) -> UnsafeMutablePointer<Bin> {
+  ((keg_get_thread_bins() &- 8).word &+ offset).pointer(to: Bin.self)
+}
+
+@c public func keg_zone_alloc(
+  _ zone: UnsafeMutableRawPointer, _ flags: Int32
+) -> UnsafeMutableRawPointer? {
+  if _fastPath(UInt32(bitPattern: flags &- 1) < 2) {
+    let bin = fastBin(handle(zone).pointee.allocOffset)
+    let top = bin.pointee.top
+    if _fastPath(top != bin.pointee.low) {
+      bin.pointee.top = top &- 8
+      keg_compiler_barrier()
+      return UnsafeMutableRawPointer(bitPattern: (top &- 8).word)
+    }
+  }
+  return slowZoneAlloc(zone, flags)
+}
+
+@c public func keg_zone_free(
+  _ zone: UnsafeMutableRawPointer, _ item: UnsafeMutableRawPointer?
+) {
+  if _slowPath(item == nil) { return }
+  let bin = fastBin(handle(zone).pointee.freeOffset)
+  let top = bin.pointee.top
+  if _fastPath(top != bin.pointee.high) {
+    top.word = UInt(bitPattern: item)
+    keg_compiler_barrier()
+    bin.pointee.top = top &+ 8
+    return
+  }
+  slowZoneFree(zone, item)
+}
+
+@c public func keg_zone_alloc_arg(
+  _ zone: UnsafeMutableRawPointer, _ argument: UnsafeMutableRawPointer?, _ flags: Int32
+) -> UnsafeMutableRawPointer? {
+  handle(zone).allocate(argument, flags, milliseconds: 0)
+}
+
+@c public func keg_zone_alloc_timeout(
+  _ zone: UnsafeMutableRawPointer, _ argument: UnsafeMutableRawPointer?, _ flags: Int32,
+  _ milliseconds: UInt32
+) -> UnsafeMutableRawPointer? {
+  handle(zone).allocate(argument, flags, milliseconds: max(UInt64(milliseconds), 1))
+}
+
+@c public func keg_zone_free_arg(
+  _ zone: UnsafeMutableRawPointer, _ item: UnsafeMutableRawPointer?,
+  _ argument: UnsafeMutableRawPointer?
+) {
+  if let item { handle(zone).free(item, argument) }
+}
+
+@c public func keg_zone_wait(_ zone: UnsafeMutableRawPointer) -> Int32 {
+  guard let item = keg_zone_alloc_arg(zone, nil, AllocFlags.waitOK) else { return keg_get_errno() }
+  keg_zone_free_arg(zone, item, nil)
+  return 0
+}
+
+@inline(never)
+private func slowZoneAlloc(
+  _ zone: UnsafeMutableRawPointer, _ flags: Int32
+) -> UnsafeMutableRawPointer? {
+  handle(zone).allocate(nil, flags, milliseconds: 0)
+}
+
+@inline(never)
+private func slowZoneFree(_ zone: UnsafeMutableRawPointer, _ item: UnsafeMutableRawPointer?) {
+  handle(zone).free(item, nil)
+}
+
+// MARK: - The slow way
+
+extension UnsafeMutablePointer where Pointee == Handle {
+  /// - Parameter milliseconds: the longest wait at the limit; 0: for good.
+  @inline(never)
+  func allocate(
+    _ argument: UnsafeMutableRawPointer?, _ flags: Int32, milliseconds: UInt64
+  ) -> UnsafeMutableRawPointer? {
+    check()
+    let flags = saneFlags(flags)
+    if flags & ~AllocFlags.all != 0
+      || flags & AllocFlags.zero != 0 && pointee.flags.contains(.noTouch)
+    {
+      return fail(22 /* EINVAL */)
+    }
+    if flags & AllocFlags.noWait != 0, injectsFailure() { return fail(12 /* ENOMEM */) }
+    let item = takeItem(flags, milliseconds)
+    if item == 0 { return nil }
+    return construct(item, argument, flags)
+  }
+
+  /// errno, the count, nil.
+  func fail(_ error: Int32) -> UnsafeMutableRawPointer? {
+    noteFailure()
+    keg_set_errno(error)
+    return nil
+  }
+
+  /// An item without construction, or 0 with errno set.
+  func takeItem(_ flags: Int32, _ milliseconds: UInt64) -> UInt {
+    if pointee.flags.contains(.ofMalloc), !pointee.zone.isLimited {
+      let item = allocateBytes(pointee.zone.pointee.itemSize)
+      if item == 0 { _ = fail(12) }
+      return item
+    }
+    var item: UInt = 0
+    let result = inSection {
+      item = takeThroughCaches(TakeFlags(alloc: flags))
+    }
+    switch result {
+    case .done: break
+    case .inHandler:
+      _ = fail(4 /* EINTR */)
+      return 0
+    case .noMemory:
+      _ = fail(12)
+      return 0
+    }
+    if item != 0 { return item }
+    if pointee.zone.isLimited {
+      let (granted, error) = takeAtLimit(flags, milliseconds)
+      if granted != 0 { return granted }
+      if error != 0 {
+        _ = fail(error)
+        return 0
+      }
+    }
+    if flags & AllocFlags.noVM == 0 {
+      // P03: whoever caches on top of this zone gives back first, then the zones.
+      if runDrainHook() { _ = inSection { item = takeThroughCaches(TakeFlags(alloc: flags)) } }
+      if item == 0 {
+        _ = keg_reclaim(3)
+        _ = inSection { item = takeThroughCaches(TakeFlags(alloc: flags)) }
+      }
+    }
+    if item == 0 { _ = fail(12) }
+    return item
+  }
+
+  /// Zeroes and constructs an item; nil when the constructor refuses.
+  func construct(
+    _ item: UInt, _ argument: UnsafeMutableRawPointer?, _ flags: Int32
+  ) -> UnsafeMutableRawPointer? {
+    let pointer = UnsafeMutableRawPointer(bitPattern: item)
+    let size = Int(bitPattern: pointee.zone.pointee.itemSize)
+    if flags & AllocFlags.zero != 0 {
+      pointer?.initializeMemory(as: UInt8.self, repeating: 0, count: size)
+    }
+    if let constructor = pointee.constructor, constructor(pointer, size, argument, flags) != 0 {
+      // D05: neither destroyed nor counted as a free.
+      giveItem(item)
+      return fail(125 /* ECANCELED */)
+    }
+    return pointer
+  }
+
+  @inline(never)
+  func free(_ item: UnsafeMutableRawPointer?, _ argument: UnsafeMutableRawPointer?) {
+    check()
+    pointee.destructor?(item, Int(bitPattern: pointee.zone.pointee.itemSize), argument)
+    giveItem(UInt(bitPattern: item))
+  }
+
+  /// Gives a destroyed item back. Dies in a handler over the allocator: nothing may wait.
+  func giveItem(_ item: UInt) {
+    if pointee.flags.contains(.ofMalloc), !pointee.zone.isLimited {
+      guard let keg, keg.slab(holding: item) != nil else {
+        die("invalid free of", at: item, zone: name)
+      }
+      freeBytes(item)
+      return
+    }
+    let result = inSection {
+      giveThroughCaches(item)
+      if pointee.wantsTrim.exchange(false, ordering: .relaxed) { pointee.zone.trimSurplus() }
+    }
+    if result == .inHandler {
+      die("keg_zone_free by a signal handler that interrupted the allocator, of", at: item, zone: name)
+    }
+  }
+
+  /// An item from the first that has one: cache, depot, keg; 0: none, or others wait at
+  /// the limit. In a section.
+  func takeThroughCaches(_ flags: TakeFlags) -> UInt {
+    let zone = pointee.zone
+    if zone.hasWaiters { return 0 }
+    if let cache = cache() {
+      var item = cache.bin.popEither()
+      if item == 0, cache.bin.loadFull(from: zone) { item = cache.bin.popEither() }
+      cache.giveBack()
+      if item != 0 { return item }
+      if !flags.contains(.noGrowth), !flags.contains(.useReserve) { return takeByBucket() }
+    }
+    return zone.allocateItem(flags)
+  }
+
+  /// Fills a bucket from the keg for the cache, and takes an item of it.
+  private func takeByBucket() -> UInt {
+    let zone = pointee.zone
+    guard let bucket = zone.pointee.pools.pointee.take(entries: zone.pointee.bucketEntries) else {
+      return zone.allocateItem()
+    }
+    zone.fill(bucket, min(bucket.capacity, max(zone.pointee.bucketEntries, 1)))
+    let count = bucket.pointee.count
+    if count == 0 {
+      zone.pointee.pools.pointee.give(bucket)
+      return 0
+    }
+    let item = bucket.slots[Int(count) &- 1]
+    bucket.pointee.count = count &- 1
+    if let cache = cache() {
+      cache.bin.install(bucket, zone)
+      cache.giveBack()
+    } else {
+      zone.adopt(bucket)
+    }
+    return item
+  }
+
+  /// Gives an item to the first that takes it: cache, depot, keg. In a section.
+  func giveThroughCaches(_ item: UInt) {
+    let zone = pointee.zone
+    // U07: a waiter must see the item.
+    guard !zone.hasWaiters, let cache = cache() else {
+      zone.freeItem(item)
+      return
+    }
+    // A waiter that came meanwhile drains this array after we have dropped its lock.
+    if zone.hasWaiters {
+      cache.giveBack()
+      zone.freeItem(item)
+      return
+    }
+    if cache.bin.pushEither(item) {
+      cache.giveBack()
+      return
+    }
+    let full = cache.bin.detachFull()
+    cache.giveBack()
+    var empty = full.flatMapBucket { zone.putBucket($0) }
+    let wanted = zone.pointee.bucketEntries
+    if let small = empty, small.capacity < wanted {
+      zone.pointee.pools.pointee.give(small)
+      empty = nil
+    }
+    empty = empty ?? zone.pointee.pools.pointee.take(entries: wanted)
+    guard let again = self.cache() else {
+      if let empty { zone.pointee.pools.pointee.give(empty) }
+      zone.freeItem(item)
+      return
+    }
+    if let empty { again.bin.installEmpty(empty, zone) }
+    let isDone = !zone.hasWaiters && again.bin.pushEither(item)
+    again.giveBack()
+    if !isDone { zone.freeItem(item) }
+  }
+}
+
+extension Optional where Wrapped == UnsafeMutablePointer<Bucket> {
+  /// `body` of the bucket if there is one.
+  @inline(__always)
+  fileprivate func flatMapBucket(
+    _ body: (UnsafeMutablePointer<Bucket>) -> UnsafeMutablePointer<Bucket>?
+  ) -> UnsafeMutablePointer<Bucket>? {
+    if let self { return body(self) }
+    return nil
+  }
+}
