@@ -475,7 +475,7 @@ int keg_arena_whatis(const keg_arena *arena, uintptr_t integer, struct keg_arena
 /* The name, valid as long as the arena; and the first arena of a name, or NULL. */
 const char *keg_arena_name(const keg_arena *arena);
 keg_arena *keg_arena_find(const char *name);
-=======
+
 /*
  * Leaks. Only libkegmalloc-debug.so looks for them; with libkegmalloc.so these return
  * -1 and set errno to ENOSYS.
