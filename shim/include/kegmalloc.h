@@ -300,7 +300,8 @@ int keg_ctl(const char *name, void *old, size_t *old_size, const void *value, si
  * zone NULL: malloc and all zones (libumem umem_setmtbf; option `mtbf`). */
 int keg_set_mtbf(keg_zone *zone, unsigned n);
 
-/* ==== arenas ========================================================= *
+/* ==== arenas ================================================================
+ *
  * An arena allocates ranges of integers: addresses, identifiers, device memory (vmem(9)
  * of NetBSD and illumos; Bonwick & Adams 2001). It never looks at what they stand for.
  *

@@ -47,6 +47,9 @@ check "the core uses die, not what -Ounchecked deletes" \
   "$(core | xargs grep -nE '\b(fatalError|precondition|preconditionFailure|assert|assertionFailure)\(')"
 check "no conditional compilation but hasFeature(Embedded) and INVARIANTS" \
   "$(core | xargs grep -nE '^ *#if' | grep -vE '#if (hasFeature\(Embedded\)|INVARIANTS)')"
+check "kegmalloc.h is C99 and C++ by itself" \
+  "$(cc -std=c99 -pedantic -Wall -Wextra -Werror -fsyntax-only -xc shim/include/kegmalloc.h 2>&1
+     c++ -std=c++11 -pedantic -Wall -Wextra -Werror -fsyntax-only -xc++ shim/include/kegmalloc.h 2>&1)"
 check "C lies in the shim, in fixtures and in benchmarks" \
   "$(git ls-files '*.c' '*.cc' '*.cpp' '*.h' '*.s' '*.S' | grep -vE '^(shim|benchmarks|examples|Tests/PreloadTests/Fixtures)/')"
 check "files of the core have at most 400 lines" \
