@@ -160,8 +160,8 @@ private func examine(
   addOwnMemory(&cuts, tableBytes, table.table.address, scratch, blocks)
   cuts.sort()
   var roots = LeakRoots(
-    layout: leakLayout(), threads: threads, threadCount: threadCount, cuts: cuts, pieces: pieces,
-    tables: tables)
+    layout: leakLayout(), threads: threads, threadCount: threadCount, cuts: cuts,
+    read: { keg_leak_copy($0, $1, $2) }, pieces: pieces, tables: tables)
   forEachMapping { roots.take($0) }
 
   // A thread may run on a stack that it allocated.

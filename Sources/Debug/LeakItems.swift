@@ -137,6 +137,7 @@ struct LeakItems: ~Copyable {
     guard itemMemory != 0, stateMemory != 0, !isShort else { return false }
     items = itemMemory.pointer(to: LeakItem.self)
     states = stateMemory.pointer(to: UInt8.self)
+    if count == 0 { low = 0 }  // and `find` finds nothing
     // Counts become positions: where the first item of each KiB goes.
     var position: UInt32 = 0
     var gib: UInt = 0

@@ -208,7 +208,9 @@ func reportLeaks(_ result: LeakResult, _ question: LeakQuestion, _ target: LeakT
       text.append("\n")
     }
   }
-  if !isJSON, target.isRequested || result.totals.leaks > 0 {
+  let wantsTotals =
+    target.isRequested || result.totals.leaks > 0 || Core.option(.debugLeakShow) != LeakShowMode.leaks
+  if !isJSON, wantsTotals {
     send(target, isJSON) { writeTotals(result, &$0) }
   }
   if target.descriptor >= 0 {

@@ -5,7 +5,7 @@
 //   main's stack    |  below SP: dead  | SP ·· frames: stack | argv, environment: system |
 //   thread's stack  |  below SP: dead  | SP ·· frames: stack | static TLS, thread block: program |
 //   ended thread's  |  all dead; its dynamic TLS and its result live                     |
-//   C library       |  data, bss: system                                                 |
+//   C library       |  data, bss (the loader says how far): system                       |
 //   our reservation, our data, the check's own memory: nothing
 //   all else        |  program                                                           |
 //
@@ -98,17 +98,18 @@ struct LeakRoots {
   let threadCount: Int
   /// Sorted: what is not scanned, or as another kind.
   let cuts: LeakPieces
+  let read: LeakReader
   var pieces: LeakPieces
   /// Words to visit alone: pointers to tables of dynamic TLS of threads that ended.
   var tables: LeakPieces
   private var previous = Mapping()
   private var previousIsData = false
-  private var isAfterSystem = false
 
   init(
     layout: LeakLayout, threads: UnsafeMutablePointer<LeakThread>, threadCount: Int,
-    cuts: LeakPieces, pieces: LeakPieces, tables: LeakPieces
+    cuts: LeakPieces, read: @escaping LeakReader, pieces: LeakPieces, tables: LeakPieces
   ) {
+    self.read = read
     self.layout = layout
     self.threads = threads
     self.threadCount = threadCount
@@ -126,18 +127,12 @@ struct LeakRoots {
       add(previous.start, previous.end, previous.name == .system ? .system : .reachable)
     }
     let isData = mapping.isReadable && mapping.isWritable
-    // A module's zero-initialised data has no name of its own.
-    let isSystem =
-      mapping.name == .system
-      || mapping.name == .none && isAfterSystem && previous.end == mapping.start
-        && mapping.inode == 0 && !mapping.isShared
-    isAfterSystem = isSystem && isData
-    if isData, mapping.name != .untouchable { takeData(mapping, isSystem) }
+    if isData, mapping.name != .untouchable { takeData(mapping) }
     previous = mapping
     previousIsData = isData
   }
 
-  private mutating func takeData(_ mapping: Mapping, _ isSystem: Bool) {
+  private mutating func takeData(_ mapping: Mapping) {
     let isMain =
       mapping.name == .stack
       || layout.stackEnd > mapping.start && layout.stackEnd < mapping.end
@@ -145,7 +140,7 @@ struct LeakRoots {
       return takeMainStack(mapping)
     }
     if mapping.inode == 0, !mapping.isShared, takeThreadStack(mapping) { return }
-    add(mapping.start, mapping.end, isSystem ? .system : .reachable)
+    add(mapping.start, mapping.end, mapping.name == .system ? .system : .reachable)
   }
 
   private mutating func takeMainStack(_ mapping: Mapping) {
@@ -172,7 +167,7 @@ struct LeakRoots {
     if previous.end == mapping.start, previous.isReadable { return false }
     let block = threadBlock(in: mapping)
     if block == 0 { return false }
-    let tid = layout.tidOffset == 0 ? 0 : Int32(truncatingIfNeeded: (block &+ layout.tidOffset).word & 0xFFFF_FFFF)
+    let tid = layout.tidOffset == 0 ? 0 : Int32(truncatingIfNeeded: word(block &+ layout.tidOffset) & 0xFFFF_FFFF)
     let tls = max(mapping.start, mapping.end &- min(layout.staticTLS, mapping.end &- mapping.start))
     var i = 0
     while i < threadCount {
@@ -205,10 +200,16 @@ struct LeakRoots {
     if size < 16384 { return 0 }
     var address = mapping.end &- 2048
     while address >= mapping.end &- LeakLayout.blockReach {
-      if address.word == address, (address &+ 16).word == address { return address }
+      if word(address) == address, word(address &+ 16) == address { return address }
       address = address &- 64
     }
     return 0
+  }
+
+  /// The word at an address; 0 when it cannot be read.
+  private func word(_ address: UInt) -> UInt {
+    var word: UInt = 0
+    return withUnsafeMutablePointer(to: &word) { read($0, address, 1) } == 1 ? word : 0
   }
 
   /// Adds [start, end), less the cuts.

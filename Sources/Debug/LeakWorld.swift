@@ -98,6 +98,14 @@ func addOwnMemory(
     heap.pointee.metadata.pointee.forEachRegion { cuts.pointee.append($0, $1, .lost) }
     cuts.pointee.append(table, table &+ tableBytes, .lost)
     cuts.pointee.append(keg_text_start(), keg_leak_own_end(), .lost)
+    // Zero-initialised data has no name in the maps, and what is mapped next to it joins it.
+    keg_leak_each_segment(
+      { context, start, end, isWritable, name in
+        if isWritable, mappingName(path: name) == .system {
+          UInt(bitPattern: context).pointer(to: LeakPieces.self).pointee
+            .append(start.roundedDown(to: 4096), end.roundedUp(to: 4096), .system)
+        }
+      }, UnsafeMutableRawPointer(cuts))
     var bytes: UInt = 0
     let helper = keg_leak_helper_memory(&bytes)
     if helper != 0 { cuts.pointee.append(helper, helper &+ bytes, .lost) }
@@ -195,7 +203,7 @@ private struct SegmentList {
     var i = 0
     while i < count {
       if ends[i] > address, starts[i] < end {
-        if starts[i] > address { body(plain(address, starts[i])) }
+        if starts[i] > address { plain(address, starts[i], body) }
         var mapping = Mapping()
         mapping.start = max(starts[i], address)
         mapping.end = min(ends[i], end)
@@ -208,15 +216,27 @@ private struct SegmentList {
       }
       i &+= 1
     }
-    if address < end { body(plain(address, end)) }
+    if address < end { plain(address, end, body) }
   }
 
-  private func plain(_ start: UInt, _ end: UInt) -> Mapping {
-    var mapping = Mapping()
-    mapping.start = start
-    mapping.end = end
-    mapping.isReadable = true
-    mapping.isWritable = true
-    return mapping
+  /// Memory of no module: in runs of pages that can be read, or that cannot, such as
+  /// those below the stacks of threads. What is behind a GiB is taken for readable.
+  private func plain(_ start: UInt, _ end: UInt, _ body: (Mapping) -> Void) {
+    var address = start
+    while address < end {
+      var mapping = Mapping()
+      mapping.start = address
+      mapping.isReadable = keg_is_readable(address)
+      mapping.isWritable = mapping.isReadable
+      address = address &+ 4096
+      while address < end, address &- mapping.start < 1 &<< 30,
+        keg_is_readable(address) == mapping.isReadable
+      {
+        address = address &+ 4096
+      }
+      if address &- mapping.start >= 1 &<< 30 { address = end }
+      mapping.end = address
+      body(mapping)
+    }
   }
 }
