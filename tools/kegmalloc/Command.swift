@@ -14,7 +14,7 @@ struct Kegmalloc: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "kegmalloc",
     abstract: "Runs programs under the kegmalloc allocator.",
-    subcommands: [Run.self, Compare.self, Debug.self, Symbolize.self])
+    subcommands: [Run.self, Compare.self, Debug.self, Leaks.self, Symbolize.self])
 
   /// Replaces the parser's own entry point, whose usage errors exit with 64.
   static func main() {

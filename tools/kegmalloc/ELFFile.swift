@@ -41,7 +41,7 @@ struct ELFFile: Equatable {
   /// Reads the header, and the rest too if this is a 64-bit little-endian file:
   /// other files are refused on their header alone.
   init(_ file: Data) throws(Failure) {
-    let bytes = Bytes(data: file)
+    let bytes = ELFBytes(data: file)
     guard file.count >= 20, file.prefix(4).elementsEqual([0x7f, 0x45, 0x4c, 0x46]) else {
       throw .notELF
     }
@@ -67,7 +67,7 @@ struct ELFFile: Equatable {
   }
 
   private mutating func readDynamic(
-    _ dynamic: Segment, _ segments: [Segment], _ bytes: Bytes
+    _ dynamic: Segment, _ segments: [Segment], _ bytes: ELFBytes
   ) throws(Failure) {
     var neededOffsets: [UInt64] = []
     var stringAddress: UInt64 = 0
@@ -109,7 +109,7 @@ private struct Segment {
   var address: UInt64
   var byteCount: UInt64
 
-  static func all(in bytes: Bytes) throws(ELFFile.Failure) -> [Segment] {
+  static func all(in bytes: ELFBytes) throws(ELFFile.Failure) -> [Segment] {
     let table = try bytes.word(at: 32)
     let stride = UInt64(try bytes.half(at: 54))
     let count = UInt64(try bytes.half(at: 56))
@@ -146,7 +146,7 @@ extension [Segment] {
 }
 
 /// Checked little-endian reads.
-private struct Bytes {
+struct ELFBytes {
   var data: Data
 
   func range(from offset: UInt64, byteCount: UInt64) -> Range<Int>? {
