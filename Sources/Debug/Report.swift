@@ -77,11 +77,16 @@ struct ReportText: ~Copyable {
   /// Writes it all in one call. The last byte is a newline also if room ran out.
   mutating func send(to descriptor: Int32) {
     if used == Int(KEG_REPORT_BYTES) { keg_report_buffer()[used &- 1] = 10 }
-    if descriptor >= 0 {
-      _ = keg_syscall6(
-        Int(KEG_SYS_write), Int(descriptor), Int(bitPattern: keg_report_buffer()), used, 0, 0, 0)
+    if descriptor >= 0, write(to: descriptor) == -9 /* EBADF */ {
+      // The program has closed every descriptor, our copy of standard error too.
+      if descriptor == debug.pointee.errorDescriptor { _ = write(to: 2) }
     }
     used = 0
+  }
+
+  private func write(to descriptor: Int32) -> Int {
+    keg_syscall6(
+      Int(KEG_SYS_write), Int(descriptor), Int(bitPattern: keg_report_buffer()), used, 0, 0, 0)
   }
 }
 

@@ -315,6 +315,23 @@ func leadingFramesOfOurs(_ frames: UnsafeMutablePointer<UInt>, _ count: Int) -> 
   return ours
 }
 
+/// keg_backtrace(3) of kegmalloc.h.
+@c public func keg_backtrace_here(
+  _ frames: UnsafeMutablePointer<UnsafeMutableRawPointer?>, _ limit: Int32
+) -> Int32 {
+  guard case .straight = enterDebug() else { return 0 }
+  let id = captureStack()
+  leaveDebug()
+  var count: Int32 = 0
+  forEachFrame(id) { pc in
+    if count < limit {
+      frames[Int(count)] = UnsafeMutableRawPointer(bitPattern: pc)
+      count &+= 1
+    }
+  }
+  return count
+}
+
 // MARK: - From a signal
 
 /// The stack of the code that a signal interrupted, the faulting instruction first.

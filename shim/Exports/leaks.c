@@ -13,6 +13,12 @@ long keg_leak_check(void) {
   return -1;
 }
 
+int keg_backtrace(void **frames, int limit) {
+  (void)frames, (void)limit;
+  errno = ENOSYS;
+  return -1;
+}
+
 int keg_leak_request(const char *file) {
   (void)file;
   errno = ENOSYS;

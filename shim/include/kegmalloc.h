@@ -495,6 +495,15 @@ int keg_leak_mark(void);
 long keg_leak_check(void);
 int keg_leak_request(const char *file);
 
+/*
+ * The calling stack as reports show it, innermost first, without the frames of this
+ * library. At most `limit` addresses, and no more than option stack_depth says; each
+ * lies inside the call that is under way, so that it can be looked up as it is.
+ * Returns how many, 0 in a signal handler that interrupted malloc. The fast library
+ * returns -1, errno ENOSYS.
+ */
+int keg_backtrace(void **frames, int limit);
+
 #ifdef __cplusplus
 }
 #endif
