@@ -61,11 +61,11 @@ extension Option {
     case .debugMeanFailures:
       number(
         "mtbf", "calls", "0", "0 ... 1000000000", 0, 0, 1_000_000_000,
-        "debug: mean number of allocations between two that are made to fail; 0: none")
+        "mean number of allocations between two that are made to fail; 0: none")
     case .debugLimit:
       number(
         "limit", "MiB", "0", "0 ... 1073741824", 0, 0, 1_073_741_824,
-        "debug: allocations that would take the program above this fail; 0: no limit")
+        "allocations that would take the program above this fail; 0: no limit")
     case .debugValidateSignal:
       number(
         "validate_signal", "", "0", "0 ... 64", 0, 0, 64,

@@ -41,6 +41,8 @@ package struct Heap: ~Copyable {
   /// Called for an item of such a slab whose first word the core has used.
   package var restoreSlot: (@convention(c) (_ slot: UInt) -> Void)?
   fileprivate let recent = RecentSpans()
+  /// See Heap+Limit.swift. Relaxed: stands for itself.
+  let limit = Atomic<UInt>(0)
   // Written and read by any thread; each value stands for itself: relaxed.
   fileprivate let stamp = Atomic<UInt64>(0)
   fileprivate let purged = Atomic<UInt>(0)
@@ -219,7 +221,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
     }
     span = span ?? growing { $0.arena.allocate(size) } ?? pointee.outsideArena.allocate(size)
     if let span, !span.pointee.isDirty { limitDirty() }
-    return span
+    return pointee.limit.load(ordering: .relaxed) == 0 ? span : admitted(span)
   }
 
   /// The span of a large block of this size that was freed lately. The caller looks
@@ -289,9 +291,10 @@ extension UnsafeMutablePointer where Pointee == Heap {
   package func allocateSpan(_ size: UInt, alignment: UInt) -> TagPointer? {
     if alignment <= Chunk.size { return allocateSpan(size) }
     let size = size.roundedUp(to: Chunk.size)
-    return pointee.arena.allocate(size, alignment: alignment)
+    let span = pointee.arena.allocate(size, alignment: alignment)
       ?? growing { $0.arena.allocate(size, alignment: alignment) }
       ?? pointee.outsideArena.allocate(size, alignment: alignment)
+    return pointee.limit.load(ordering: .relaxed) == 0 ? span : admitted(span)
   }
 
   /// The arena that `span` belongs to.

@@ -63,6 +63,9 @@ extension UnsafeMutablePointer where Pointee == Keg {
     return true
   }
 
+  /// Wholly free slabs. Called with the lock held.
+  package var freeSlabCount: UInt { UInt(bitPattern: pointee.free.count) }
+
   package func setReserve(_ count: UInt) {
     pointee.lock.withLock { pointee.policy.reserve = count }
   }

@@ -29,6 +29,10 @@ func boot() -> Bool {
   readOptions()
   let isUp = MemoryLayout<Process>.size <= Int(KEG_PROCESS_BYTES) && makeHeap()
   if isUp {
+    let options = process.pointee.options
+    process.pointee.heap?.limitBytes = options[.debugLimit] &<< 20
+    process.pointee.failures.mean.store(
+      UInt32(truncatingIfNeeded: options[.debugMeanFailures]), ordering: .relaxed)
     keg_set_steps({ stepOutside() }, { stepInside($0) })
     keg_set_running()
   }

@@ -114,6 +114,7 @@ func resizeLarge(_ span: TagPointer, to size: UInt) -> Bool {
   guard let heap = process.pointee.heap else { return false }
   let spanSize = size.roundedUp(to: Chunk.size)
   if spanSize > span.pointee.size {
+    if !heap.admits(spanSize &- span.pointee.size) { return false }
     if case .failed = heap.arena(of: span).grow(span, to: spanSize) { return false }
   } else if spanSize < span.pointee.size / 2 {
     _ = heap.arena(of: span).shrink(

@@ -171,7 +171,7 @@ int keg_zone_wait(keg_zone *zone);
 
 /* As n calls of the above, three times faster from 64 on (kmem_cache_alloc_bulk).
  * alloc: the number of items stored, 0 ... n; fewer: errno says why; WAITOK waits at
- * the limit before each item that it has no room for. */
+ * the limit before each item that it has no room for. free: none may be NULL. */
 size_t keg_zone_alloc_bulk(keg_zone *zone, void **items, size_t n, int flags);
 void keg_zone_free_bulk(keg_zone *zone, void **items, size_t n);
 
@@ -222,19 +222,21 @@ int keg_zone_prealloc(keg_zone *zone, size_t n);
  * NOFREE (uma_zone_reserve_kva). */
 int keg_zone_reserve_va(keg_zone *zone, size_t n);
 
-/* The calling thread's next `n` allocations of plain items (no limit, no ZERO) succeed
- * without a lock or a system call; n is at most twice the capacity of a bucket: EINVAL.
- * ENOMEM: fewer were to be had. */
+/* The calling thread's next `n` allocations, with no frees in between, succeed without a
+ * lock or a system call (Linux RFC kmem_cache_prefill_percpu_array). EINVAL: n is above
+ * 254, or the zone has a limit or no buckets. ENOMEM: fewer were to be had; they stay. */
 int keg_prefill(keg_zone *zone, size_t n);
 
 /* A sheaf: items taken and constructed in advance, for those who may not fail
- * (Linux kmem_cache_prefill_sheaf). One sheaf belongs to one thread and its handlers. */
+ * (Linux kmem_cache_prefill_sheaf). One sheaf belongs to one thread and its handlers.
+ * NULL: as keg_zone_alloc; EINVAL: n is 0 or above 2^32. */
 typedef struct keg_sheaf keg_sheaf;
 keg_sheaf *keg_sheaf_alloc(keg_zone *zone, size_t n, int flags);
 /* The next item, or NULL when `n` are taken. One fetch-and-subtract: no lock, no system
  * call, not affected by limits or memory. The only call of a zone for signal handlers. */
 void *keg_sheaf_take(keg_sheaf *sheaf);
-/* Fills the sheaf up to `n` items, at most what it was made for. Not for handlers. */
+/* Fills the sheaf up to `n` items, at most what it was made for: EINVAL. On ENOMEM or
+ * EAGAIN it has fewer. Not for handlers, which find it empty meanwhile. */
 int keg_sheaf_refill(keg_sheaf *sheaf, size_t n, int flags);
 /* Items left. */
 size_t keg_sheaf_size(keg_sheaf *sheaf);
