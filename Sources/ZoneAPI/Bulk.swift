@@ -14,7 +14,7 @@ import Zone
 
 /// Copies `count` words.
 @inline(__always)
-private func copy(_ from: UInt, _ to: UInt, _ count: Int) {
+private func copyWords(_ from: UInt, _ to: UInt, _ count: Int) {
   // One memmove; `update(from:)` becomes a call for each word.
   UnsafeMutableRawPointer(bitPattern: to).unsafelyUnwrapped  // callers' memory
     .copyMemory(
@@ -32,7 +32,7 @@ private func popMany(
   let first = top &- UInt(bitPattern: some) &* 8
   bin.pointee.top = first
   keg_compiler_barrier()
-  copy(first, items.address, some)
+  copyWords(first, items.address, some)
   return some
 }
 
@@ -44,7 +44,7 @@ private func pushMany(
   let top = bin.pointee.top
   let some = min(count, Int(bitPattern: (bin.pointee.high &- top) &>> 3))
   if some == 0 { return 0 }
-  copy(items.address, top, some)
+  copyWords(items.address, top, some)
   keg_compiler_barrier()
   bin.pointee.top = top &+ UInt(bitPattern: some) &* 8
   return some
@@ -181,7 +181,7 @@ extension UnsafeMutablePointer where Pointee == Handle {
       }
       if let old = bucket {
         let count = Int(old.pointee.count)
-        copy(old.low, larger.low, count)
+        copyWords(old.low, larger.low, count)
         larger.pointee.count = old.pointee.count
         zone.pointee.pools.pointee.give(old)
       }
