@@ -77,6 +77,7 @@ let package = Package(
     tests(
       of: "Stats", using: ["Base", "Pages", "Vmem", "Keg", "Zone", "Stats", "TestSupport"]),
     tests(of: "Suppressions", using: ["Suppressions"]),
+    tests(of: "Debug", using: ["Base", "Pages", "Debug"]),
     tests(of: "kegmalloc", using: ["kegmalloc"]),
     tests(of: "Codegen", using: [], exclude: ["fastpath.golden"]),
     tests(of: "Preload", using: [], exclude: ["Fixtures", "Programs", "exports.golden", "exports-debug.golden"]),

@@ -1,17 +1,18 @@
 // LeakItems.swift: every live item of the process, sorted by address, as the leak scan
 // needs them: what item does this word point into?
 //
-//   word ─▶ top[word >> 30] ─▶ ends[word >> 10] ─▶ the last item that starts in or
-//           one for a GiB       one for a KiB       before this KiB; a few steps back
+//   word ─▶ top[word >> 30] ─▶ ends[word >> 8] ─▶ the last item that starts in or
+//           one for a GiB       one for 256 B      before these 256 bytes; few steps back
 //
 // Filled by two walks over the same items (the world stands still): the first counts
-// how many start in each KiB, the second puts them where the counts say: no sort.
+// how many start in each 256 bytes, the second puts them where the counts say: no sort.
 // A GiB in which no item starts needs no block: its entry says the one answer.
 //
 // Nothing here knows where items come from: the unit tests make their own.
 
 import Base
 import Pages
+import Platform
 
 /// What became of an item.
 enum LeakKind: UInt8 {
@@ -99,8 +100,8 @@ struct LeakItems: ~Copyable {
 
   private static var topShift: UInt { 30 }
   private static var topCount: UInt { 1 &<< 17 }
-  private static var shift: UInt { 10 }
-  private static var blockCount: UInt { 1 &<< 20 }
+  private static var shift: UInt { 8 }
+  private static var blockCount: UInt { 1 &<< 22 }
 
   /// - Returns: nil when there is no memory.
   init?(scratch: inout LeakScratch) {
@@ -138,7 +139,7 @@ struct LeakItems: ~Copyable {
     items = itemMemory.pointer(to: LeakItem.self)
     states = stateMemory.pointer(to: UInt8.self)
     if count == 0 { low = 0 }  // and `find` finds nothing
-    // Counts become positions: where the first item of each KiB goes.
+    // Counts become positions: where the first item of each 256 bytes goes.
     var position: UInt32 = 0
     var gib: UInt = 0
     while gib < Self.topCount {
@@ -160,7 +161,7 @@ struct LeakItems: ~Copyable {
     return true
   }
 
-  /// Second walk: puts an item in its place. Those of one KiB stay in order.
+  /// Second walk: puts an item in its place. Those of the same 256 bytes stay in order.
   mutating func place(_ start: UInt, _ size: UInt, _ kind: LeakKind = .lost) {
     let gib = start &>> Self.topShift
     guard gib < Self.topCount, top[Int(bitPattern: gib)] & 1 == 0 else { return }
@@ -168,8 +169,8 @@ struct LeakItems: ~Copyable {
     var position = Int(cursor.pointee)
     guard position < count else { return }
     cursor.pointee &+= 1
-    let firstOfKiB = start & ~((1 &<< Self.shift) &- 1)
-    while position > 0, items[position &- 1].start > start, items[position &- 1].start >= firstOfKiB {
+    let first = start & ~((1 &<< Self.shift) &- 1)
+    while position > 0, items[position &- 1].start > start, items[position &- 1].start >= first {
       items[position] = items[position &- 1]
       states[position] = states[position &- 1]
       position &-= 1
@@ -182,6 +183,23 @@ struct LeakItems: ~Copyable {
   private func entry(_ address: UInt) -> UnsafeMutablePointer<UInt32> {
     let block = top[Int(bitPattern: address &>> Self.topShift)].pointer(to: UInt32.self)
     return block + Int(bitPattern: address &>> Self.shift & (Self.blockCount &- 1))
+  }
+
+  /// Starts to load what `find` will read: first where it looks, then what it finds there.
+  @inline(__always)
+  func prefetchEntry(_ word: UInt) {
+    let block = top[Int(bitPattern: word &>> Self.topShift)]
+    if block & 1 == 0 { keg_prefetch(entry(word).address) }
+  }
+
+  @inline(__always)
+  func prefetchItem(_ word: UInt) {
+    let block = top[Int(bitPattern: word &>> Self.topShift)]
+    if block & 1 == 0 {
+      let index = Int(entry(word).pointee) &- 1
+      keg_prefetch((items + index).address)
+      keg_prefetch((states + index).address)
+    }
   }
 
   /// The index of the item that `word` points at or into, or -1.

@@ -8,8 +8,15 @@
 //
 // Memory is copied page by page before it is looked at, by a function that survives
 // pages that fault.
+//
+// Pointers lead anywhere, so nearly every look-up would wait for memory. Words go
+// through a queue, in which first the index, then the item is loaded ahead of time, and
+// so do the items to scan:
+//
+//   scan ─▶ | word ····· index ····· item | ─▶ mark ─▶ pending ─▶ | contents | ─▶ scan
 
 import Base
+import Platform
 
 /// Copies up to `words` words; returns how many could be read.
 typealias LeakReader =
@@ -22,10 +29,16 @@ struct LeakScan: ~Copyable {
   private let pending: UnsafeMutablePointer<UInt32>
   private var pendingCount = 0
   private let buffer: UnsafeMutablePointer<UInt>
+  /// The queue of words: `[last, head)`, of which `[last, middle)` have their index.
+  private let queue: UnsafeMutablePointer<UInt>
+  private var head: UInt = 0
+  private var middle: UInt = 0
+  private var last: UInt = 0
   /// Words looked at so far.
   private(set) var words: UInt = 0
 
   static var bufferWords: Int { 512 }
+  private static var queueWords: UInt { 64 }
   /// In an item's state byte, above its kind: another lost item points at it.
   static var isReferenced: UInt8 { 0x80 }
   static var isOnPath: UInt8 { 0x40 }
@@ -34,12 +47,13 @@ struct LeakScan: ~Copyable {
   /// - Returns: nil when there is no memory.
   init?(items: consuming LeakItems, read: @escaping LeakReader, scratch: inout LeakScratch) {
     let stack = scratch.take(UInt(bitPattern: items.count &+ 1) &* 4)
-    let buffer = scratch.take(UInt(bitPattern: Self.bufferWords) &* 8)
+    let buffer = scratch.take(UInt(bitPattern: Self.bufferWords) &* 8 &+ Self.queueWords &* 16)
     guard stack != 0, buffer != 0 else { return nil }
     self.items = items
     self.read = read
     pending = stack.pointer(to: UInt32.self)
     self.buffer = buffer.pointer(to: UInt.self)
+    queue = self.buffer + Self.bufferWords
   }
 
   func kind(_ index: Int) -> LeakKind {
@@ -87,10 +101,53 @@ struct LeakScan: ~Copyable {
     }
   }
 
+  /// Puts a word that is in the range of the items into the queue.
+  @inline(__always)
+  private mutating func enqueue(_ word: UInt, _ kind: LeakKind) {
+    let mask = Self.queueWords &- 1
+    queue[Int(bitPattern: head & mask)] = word
+    items.prefetchEntry(word)
+    head = head &+ 1
+    if head &- middle > 12 {
+      items.prefetchItem(queue[Int(bitPattern: middle & mask)])
+      middle = middle &+ 1
+    }
+    if head &- last > 24 {
+      visit(queue[Int(bitPattern: last & mask)], kind)
+      last = last &+ 1
+    }
+  }
+
+  private mutating func emptyQueue(_ kind: LeakKind) {
+    while last != head {
+      visit(queue[Int(bitPattern: last & (Self.queueWords &- 1))], kind)
+      last = last &+ 1
+    }
+    middle = head
+  }
+
+  /// Scans what is pending, and what that leads to, until nothing is.
   private mutating func drain(_ kind: LeakKind) {
-    while pendingCount > 0 {
-      pendingCount &-= 1
-      let item = items.items[Int(pending[pendingCount])]
+    // A second queue, of items whose contents are being loaded.
+    let next = (queue + Int(bitPattern: Self.queueWords)).address.pointer(to: UInt32.self)
+    var first: UInt = 0
+    var end: UInt = 0
+    while true {
+      while end &- first < 12, pendingCount > 0 {
+        pendingCount &-= 1
+        next[Int(bitPattern: end & 15)] = pending[pendingCount]
+        let item = items.items[Int(pending[pendingCount])]
+        keg_prefetch(item.start)
+        if item.size > 64 { keg_prefetch(item.start &+ 64) }
+        end = end &+ 1
+      }
+      if first == end {
+        emptyQueue(kind)
+        if pendingCount == 0 { return }
+        continue
+      }
+      let item = items.items[Int(next[Int(bitPattern: first & 15)])]
+      first = first &+ 1
       scan(item.start.roundedUp(to: 8), item.start &+ item.size, kind)
     }
   }
@@ -102,7 +159,7 @@ struct LeakScan: ~Copyable {
       var i = 0
       while i < count {
         let word = scan.buffer[i]
-        if word &- low < span { scan.visit(word, kind) }
+        if word &- low < span { scan.enqueue(word, kind) }
         i &+= 1
       }
     }

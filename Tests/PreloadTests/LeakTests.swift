@@ -235,8 +235,8 @@ struct LeakTests {
   func options() throws {
     let off = try runDebug([program, "lost"], options: "leak_check:off")
     off.expect(off.succeeded && off.stderr.isEmpty, "off")
-    let own = try runDebug([program, "lost"], options: "exit_code:0")
-    own.expect(own.succeeded && own.stderr.contains("kegmalloc: ERROR: leak: definite: 120 bytes"), "own status")
+    let own = try runDebug([program, "overwritten"], options: "exit_code:0")
+    own.expect(own.succeeded && own.stderr.contains("kegmalloc: ERROR: leak: definite: 100 bytes"), "own status")
   }
 
   @Test("the report names kind, amount, address and the function that allocated")
