@@ -78,7 +78,7 @@ DEBUG_ALIASES := malloc=keg_debug_malloc free=keg_debug_free calloc=keg_debug_ca
 DEBUG_LDFLAGS = $(COMMON_LDFLAGS) -Wl,--version-script=$(DIR)/exports-debug.map \
   $(foreach alias,$(DEBUG_ALIASES),-Wl,--defsym=$(alias))
 
-LAYERS  := Base Suppressions Pages Vmem Keg SizeClass Zone Stats Malloc ZoneAPI Debug
+LAYERS  := Base Suppressions Pages Vmem Keg SizeClass Zone Stats Malloc ZoneAPI Leaks Debug
 # Layers with functions that C calls: each gets an object of its own. What they use
 # of other layers is inlined, or merged by the linker.
 ENTRIES := Malloc ZoneAPI

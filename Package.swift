@@ -45,10 +45,12 @@ let package = Package(
     layer(
       "ZoneAPI",
       below: ["Platform", "Base", "Pages", "Vmem", "Keg", "SizeClass", "Zone", "Stats", "Malloc"]),
+    layer("Leaks", below: ["Platform", "Base", "Pages"]),
     layer(
       "Debug",
       below: [
         "Platform", "DebugPlatform", "Base", "Pages", "Vmem", "Keg", "SizeClass", "Malloc",
+        "Leaks",
       ]),
     .executableTarget(
       name: "kegmalloc",
@@ -77,7 +79,7 @@ let package = Package(
     tests(
       of: "Stats", using: ["Base", "Pages", "Vmem", "Keg", "Zone", "Stats", "TestSupport"]),
     tests(of: "Suppressions", using: ["Suppressions"]),
-    tests(of: "Debug", using: ["Base", "Pages", "Debug"]),
+    tests(of: "Leaks", using: ["Base", "Pages", "Leaks"]),
     tests(of: "kegmalloc", using: ["kegmalloc"]),
     tests(of: "Codegen", using: [], exclude: ["fastpath.golden"]),
     tests(of: "Preload", using: [], exclude: ["Fixtures", "Programs", "exports.golden", "exports-debug.golden"]),

@@ -11,6 +11,7 @@
 import Base
 import DebugPlatform
 import Keg
+import Leaks
 import Malloc
 import Pages
 import Platform

@@ -10,6 +10,7 @@
 import Base
 import DebugPlatform
 import Keg
+import Leaks
 import Malloc
 import Platform
 

@@ -8,7 +8,7 @@
 import Base
 
 /// What lies behind a mapping, as far as the leak check cares.
-enum MappingName: UInt8 {
+package enum MappingName: UInt8 {
   /// Nothing: anonymous memory.
   case none = 0
   /// The stack of the main thread.
@@ -21,17 +21,19 @@ enum MappingName: UInt8 {
   case other
 }
 
-struct Mapping {
-  var start: UInt = 0
-  var end: UInt = 0
-  var isReadable = false
-  var isWritable = false
-  var isShared = false
-  var inode: UInt = 0
-  var name: MappingName = .none
+package struct Mapping {
+  package var start: UInt = 0
+  package var end: UInt = 0
+  package var isReadable = false
+  package var isWritable = false
+  package var isShared = false
+  package var inode: UInt = 0
+  package var name: MappingName = .none
+
+  package init() {}
 }
 
-struct MapsParser {
+package struct MapsParser {
   private enum Field { case start, end, permissions, offset, device, inode, name }
   private var field = Field.start
   private var mapping = Mapping()
@@ -42,11 +44,11 @@ struct MapsParser {
   private var baseLength = 0
   private var head: InlineArray<16, UInt8> = InlineArray(repeating: 0)
 
-  init() {}
+  package init() {}
 
   /// Takes the next byte; calls `body` at the end of each line.
   @inline(__always)
-  mutating func take(_ byte: UInt8, _ body: (Mapping) -> Void) {
+  package mutating func take(_ byte: UInt8, _ body: (Mapping) -> Void) {
     if byte == UInt8(ascii: "\n") {
       mapping.name = classify()
       body(mapping)
@@ -127,7 +129,7 @@ struct MapsParser {
 }
 
 /// The class of a module by its path, for where there is no /proc.
-func mappingName(path: UnsafePointer<CChar>) -> MappingName {
+package func mappingName(path: UnsafePointer<CChar>) -> MappingName {
   var parser = MapsParser()
   var name = MappingName.none
   ("0-0 rw-p 0 0:0 1 " as StaticString).withUTF8Buffer {

@@ -19,12 +19,12 @@ import Base
 import Platform
 
 /// Copies up to `words` words; returns how many could be read.
-typealias LeakReader =
+package typealias LeakReader =
   @convention(c) (_ to: UnsafeMutablePointer<UInt>, _ from: UInt, _ words: Int) -> Int
 
-struct LeakScan: ~Copyable {
-  var items: LeakItems
-  let read: LeakReader
+package struct LeakScan: ~Copyable {
+  package var items: LeakItems
+  package let read: LeakReader
   /// Items whose words are still to be looked at.
   private let pending: UnsafeMutablePointer<UInt32>
   private var pendingCount = 0
@@ -35,17 +35,17 @@ struct LeakScan: ~Copyable {
   private var middle: UInt = 0
   private var last: UInt = 0
   /// Words looked at so far.
-  private(set) var words: UInt = 0
+  package private(set) var words: UInt = 0
 
-  static var bufferWords: Int { 512 }
+  package static var bufferWords: Int { 512 }
   private static var queueWords: UInt { 64 }
   /// In an item's state byte, above its kind: another lost item points at it.
-  static var isReferenced: UInt8 { 0x80 }
-  static var isOnPath: UInt8 { 0x40 }
-  static var kindMask: UInt8 { 0x0F }
+  package static var isReferenced: UInt8 { 0x80 }
+  package static var isOnPath: UInt8 { 0x40 }
+  package static var kindMask: UInt8 { 0x0F }
 
   /// - Returns: nil when there is no memory.
-  init?(items: consuming LeakItems, read: @escaping LeakReader, scratch: inout LeakScratch) {
+  package init?(items: consuming LeakItems, read: @escaping LeakReader, scratch: inout LeakScratch) {
     let stack = scratch.take(UInt(bitPattern: items.count &+ 1) &* 4)
     let buffer = scratch.take(UInt(bitPattern: Self.bufferWords) &* 8 &+ Self.queueWords &* 16)
     guard stack != 0, buffer != 0 else { return nil }
@@ -56,22 +56,22 @@ struct LeakScan: ~Copyable {
     queue = self.buffer + Self.bufferWords
   }
 
-  func kind(_ index: Int) -> LeakKind {
+  package func kind(_ index: Int) -> LeakKind {
     // Never nil: only kinds are stored.
     LeakKind(rawValue: items.states[index] & Self.kindMask).unsafelyUnwrapped
   }
 
-  func set(_ index: Int, _ kind: LeakKind) { items.states[index] = kind.rawValue }
+  package func set(_ index: Int, _ kind: LeakKind) { items.states[index] = kind.rawValue }
 
   /// Marks the item that `word` points into, and what it leads to.
-  mutating func reach(word: UInt, _ kind: LeakKind) {
+  package mutating func reach(word: UInt, _ kind: LeakKind) {
     visit(word, kind)
     drain(kind)
   }
 
   /// Marks the item that `word` points into, but not what it leads to.
   /// - Returns: the item, if there is one.
-  mutating func reachShallow(word: UInt, _ kind: LeakKind) -> LeakItem? {
+  package mutating func reachShallow(word: UInt, _ kind: LeakKind) -> LeakItem? {
     let index = items.find(word)
     if index < 0 { return nil }
     if items.states[index] == LeakKind.lost.rawValue { items.states[index] = kind.rawValue }
@@ -79,13 +79,13 @@ struct LeakScan: ~Copyable {
   }
 
   /// Marks everything that the aligned words of [start, end) lead to.
-  mutating func reach(from start: UInt, to end: UInt, _ kind: LeakKind) {
+  package mutating func reach(from start: UInt, to end: UInt, _ kind: LeakKind) {
     scan(start.roundedUp(to: 8), end, kind)
     drain(kind)
   }
 
   /// Marks what a lost item leads to, but not itself.
-  mutating func reach(fromItem index: Int, _ kind: LeakKind) {
+  package mutating func reach(fromItem index: Int, _ kind: LeakKind) {
     let item = items.items[index]
     scan(item.start.roundedUp(to: 8), item.start &+ item.size, kind)
     drain(kind)
@@ -188,7 +188,7 @@ struct LeakScan: ~Copyable {
 extension LeakScan {
   /// Gives every lost item its kind. Call when all roots have been scanned.
   /// - Parameter scratch: for the search for cycles; without memory, what may be one is one.
-  mutating func classify(scratch: inout LeakScratch) {
+  package mutating func classify(scratch: inout LeakScratch) {
     var left = 0
     var i = 0
     while i < items.count {

@@ -12,38 +12,43 @@
 // Pure: mappings, threads and cuts go in, pieces come out (LeakRootsTests).
 
 import Base
-import DebugPlatform
 
 /// A piece of memory to scan. `.lost`: not to be scanned.
-struct LeakPiece {
-  var start: UInt
-  var end: UInt
-  var kind: LeakKind
+package struct LeakPiece {
+  package var start: UInt
+  package var end: UInt
+  package var kind: LeakKind
+
+  package init(start: UInt, end: UInt, kind: LeakKind) {
+    self.start = start
+    self.end = end
+    self.kind = kind
+  }
 }
 
 /// A growing list of pieces in scratch memory.
-struct LeakPieces {
+package struct LeakPieces {
   private let memory: UnsafeMutablePointer<LeakPiece>
   private let capacity: Int
-  private(set) var count = 0
+  package private(set) var count = 0
 
-  init?(capacity: Int, scratch: inout LeakScratch) {
+  package init?(capacity: Int, scratch: inout LeakScratch) {
     let start = scratch.take(UInt(bitPattern: capacity &* MemoryLayout<LeakPiece>.stride))
     guard start != 0 else { return nil }
     memory = start.pointer(to: LeakPiece.self)
     self.capacity = capacity
   }
 
-  subscript(_ index: Int) -> LeakPiece { memory[index] }
+  package subscript(_ index: Int) -> LeakPiece { memory[index] }
 
-  mutating func append(_ start: UInt, _ end: UInt, _ kind: LeakKind) {
+  package mutating func append(_ start: UInt, _ end: UInt, _ kind: LeakKind) {
     guard start < end, count < capacity else { return }
     memory[count] = LeakPiece(start: start, end: end, kind: kind)
     count &+= 1
   }
 
   /// By address; few, or nearly in order.
-  func sort() {
+  package func sort() {
     var i = 1
     while i < count {
       let piece = memory[i]
@@ -58,7 +63,7 @@ struct LeakPieces {
   }
 
   /// The first piece that ends above `address`; `count` when there is none. Sorted.
-  func firstIndex(above address: UInt) -> Int {
+  package func firstIndex(above address: UInt) -> Int {
     var low = 0
     var high = count
     while low < high {
@@ -70,42 +75,60 @@ struct LeakPieces {
 }
 
 /// A thread as the scan sees it.
-struct LeakThread {
-  var tid: Int32
+package struct LeakThread {
+  package var tid: Int32
   /// 0: not known, the thread runs on; its stack is scanned whole.
-  var stackPointer: UInt
-  var threadPointer: UInt
+  package var stackPointer: UInt
+  package var threadPointer: UInt
   /// Only the thread block is alive: main after it has left by pthread_exit.
-  var hasEnded = false
+  package var hasEnded = false
+
+  package init(tid: Int32, stackPointer: UInt, threadPointer: UInt, hasEnded: Bool = false) {
+    self.tid = tid
+    self.stackPointer = stackPointer
+    self.threadPointer = threadPointer
+    self.hasEnded = hasEnded
+  }
 }
 
 /// What the C library's layout is; see leak_libc.c.
-struct LeakLayout {
-  var stackEnd: UInt
-  var staticTLS: UInt
-  var tidOffset: UInt
-  var resultOffset: UInt
+package struct LeakLayout {
+  package var stackEnd: UInt
+  package var staticTLS: UInt
+  package var tidOffset: UInt
+  package var resultOffset: UInt
   /// In the child of a fork: the stacks of threads that only the parent has may hold
   /// what is the program's. They count as stacks.
-  var isForked: Bool
+  package var isForked: Bool
+
+  package init(
+    stackEnd: UInt, staticTLS: UInt, tidOffset: UInt, resultOffset: UInt, isForked: Bool
+  ) {
+    self.stackEnd = stackEnd
+    self.staticTLS = staticTLS
+    self.tidOffset = tidOffset
+    self.resultOffset = resultOffset
+    self.isForked = isForked
+  }
+
   /// How far from the end of its mapping a thread block is looked for.
-  static var blockReach: UInt { 8192 }
+  package static var blockReach: UInt { 8192 }
 }
 
-struct LeakRoots {
-  let layout: LeakLayout
-  let threads: UnsafeMutablePointer<LeakThread>
-  let threadCount: Int
+package struct LeakRoots {
+  package let layout: LeakLayout
+  package let threads: UnsafeMutablePointer<LeakThread>
+  package let threadCount: Int
   /// Sorted: what is not scanned, or as another kind.
-  let cuts: LeakPieces
-  let read: LeakReader
-  var pieces: LeakPieces
+  package let cuts: LeakPieces
+  package let read: LeakReader
+  package var pieces: LeakPieces
   /// Words to visit alone: pointers to tables of dynamic TLS of threads that ended.
-  var tables: LeakPieces
+  package var tables: LeakPieces
   private var previous = Mapping()
   private var previousIsData = false
 
-  init(
+  package init(
     layout: LeakLayout, threads: UnsafeMutablePointer<LeakThread>, threadCount: Int,
     cuts: LeakPieces, read: @escaping LeakReader, pieces: LeakPieces, tables: LeakPieces
   ) {
@@ -119,7 +142,7 @@ struct LeakRoots {
   }
 
   /// Takes the next mapping; they come in the order of their addresses.
-  mutating func take(_ mapping: Mapping) {
+  package mutating func take(_ mapping: Mapping) {
     // What the loader made read-only after start-up belongs to the data behind it.
     let joinsPrevious =
       previous.end == mapping.start && previous.inode == mapping.inode && mapping.inode != 0

@@ -15,7 +15,7 @@ import Pages
 import Platform
 
 /// What became of an item.
-enum LeakKind: UInt8 {
+package enum LeakKind: UInt8 {
   /// Not reached from anywhere, yet.
   case lost = 0
   /// From data of the program, a module or a thread.
@@ -31,22 +31,22 @@ enum LeakKind: UInt8 {
   /// Lost, and part of a ring that nothing outside leads to.
   case cycle
 
-  static var count: Int { 7 }
+  package static var count: Int { 7 }
 }
 
 /// Memory for the time of a check, straight from the kernel: while the threads stand
 /// still nothing of the allocator may be asked for any.
-struct LeakScratch {
-  static var capacity: Int { 24 }
+package struct LeakScratch {
+  package static var capacity: Int { 24 }
   private let source: PageSource
-  private(set) var count = 0
+  package private(set) var count = 0
   private var starts: InlineArray<24, UInt> = InlineArray(repeating: 0)
   private var sizes: InlineArray<24, UInt> = InlineArray(repeating: 0)
 
-  init(source: PageSource) { self.source = source }
+  package init(source: PageSource) { self.source = source }
 
   /// Zeroed memory, or 0. Pages that are not touched cost nothing.
-  mutating func take(_ bytes: UInt) -> UInt {
+  package mutating func take(_ bytes: UInt) -> UInt {
     guard count < Self.capacity else { return 0 }
     let size = max(bytes, 1).roundedUp(to: 4096)
     let start = source.reserve(size)
@@ -62,7 +62,7 @@ struct LeakScratch {
   }
 
   /// Calls `body` with the start and size of everything taken.
-  func forEach(_ body: (UInt, UInt) -> Void) {
+  package func forEach(_ body: (UInt, UInt) -> Void) {
     var i = 0
     while i < count {
       body(starts[i], sizes[i])
@@ -70,7 +70,7 @@ struct LeakScratch {
     }
   }
 
-  mutating func releaseAll() {
+  package mutating func releaseAll() {
     while count > 0 {
       count &-= 1
       _ = source.release(starts[count], sizes[count])
@@ -78,22 +78,27 @@ struct LeakScratch {
   }
 }
 
-struct LeakItem {
-  var start: UInt
-  var size: UInt
+package struct LeakItem {
+  package var start: UInt
+  package var size: UInt
+
+  package init(start: UInt, size: UInt) {
+    self.start = start
+    self.size = size
+  }
 
   /// One byte at least: a block of no bytes is held by its address.
   @inline(__always)
-  var end: UInt { start &+ max(size, 1) }
+  package var end: UInt { start &+ max(size, 1) }
 }
 
-struct LeakItems: ~Copyable {
-  private(set) var count = 0
-  private(set) var low: UInt = .max
-  private(set) var high: UInt = 0
-  private(set) var items: UnsafeMutablePointer<LeakItem>
+package struct LeakItems: ~Copyable {
+  package private(set) var count = 0
+  package private(set) var low: UInt = .max
+  package private(set) var high: UInt = 0
+  package private(set) var items: UnsafeMutablePointer<LeakItem>
   /// One byte an item: its `LeakKind`, and flags of the classification above it.
-  private(set) var states: UnsafeMutablePointer<UInt8>
+  package private(set) var states: UnsafeMutablePointer<UInt8>
   /// One word a GiB of address space: a block of counts, or `answer << 1 | 1`.
   private let top: UnsafeMutablePointer<UInt>
   private var isShort = false
@@ -104,7 +109,7 @@ struct LeakItems: ~Copyable {
   private static var blockCount: UInt { 1 &<< 22 }
 
   /// - Returns: nil when there is no memory.
-  init?(scratch: inout LeakScratch) {
+  package init?(scratch: inout LeakScratch) {
     let memory = scratch.take(Self.topCount &* 8)
     guard memory != 0 else { return nil }
     top = memory.pointer(to: UInt.self)
@@ -114,7 +119,7 @@ struct LeakItems: ~Copyable {
   }
 
   /// First walk: notes that an item starts here.
-  mutating func announce(_ start: UInt, _ size: UInt, blocks: inout LeakBlocks) {
+  package mutating func announce(_ start: UInt, _ size: UInt, blocks: inout LeakBlocks) {
     let gib = start &>> Self.topShift
     guard gib < Self.topCount else { return }
     if top[Int(bitPattern: gib)] == 0 {
@@ -132,7 +137,7 @@ struct LeakItems: ~Copyable {
   }
 
   /// Between the walks: room for the items. False: no memory; the check is off.
-  mutating func makeRoom(scratch: inout LeakScratch) -> Bool {
+  package mutating func makeRoom(scratch: inout LeakScratch) -> Bool {
     let itemMemory = scratch.take(UInt(bitPattern: count &+ 1) &* 16)
     let stateMemory = scratch.take(UInt(bitPattern: count &+ 1))
     guard itemMemory != 0, stateMemory != 0, !isShort else { return false }
@@ -140,18 +145,21 @@ struct LeakItems: ~Copyable {
     states = stateMemory.pointer(to: UInt8.self)
     if count == 0 { low = 0 }  // and `find` finds nothing
     // Counts become positions: where the first item of each 256 bytes goes.
+    // Nobody asks for addresses below the first item or above the last.
     var position: UInt32 = 0
-    var gib: UInt = 0
-    while gib < Self.topCount {
+    var gib = low &>> Self.topShift
+    while gib <= high &>> Self.topShift, gib < Self.topCount {
       let block = top[Int(bitPattern: gib)]
       if block == 0 {
         top[Int(bitPattern: gib)] = UInt(position) &<< 1 | 1
       } else {
         let counts = block.pointer(to: UInt32.self)
-        var i = 0
-        while i < Int(Self.blockCount) {
-          let here = counts[i]
-          counts[i] = position
+        let start = gib &<< Self.topShift
+        var i = (max(low, start) &- start) &>> Self.shift
+        let end = (min(high, start &+ 1 &<< Self.topShift &- 1) &- start) &>> Self.shift
+        while i <= end {
+          let here = counts[Int(bitPattern: i)]
+          counts[Int(bitPattern: i)] = position
           position = position &+ here
           i &+= 1
         }
@@ -162,7 +170,7 @@ struct LeakItems: ~Copyable {
   }
 
   /// Second walk: puts an item in its place. Those of the same 256 bytes stay in order.
-  mutating func place(_ start: UInt, _ size: UInt, _ kind: LeakKind = .lost) {
+  package mutating func place(_ start: UInt, _ size: UInt, _ kind: LeakKind = .lost) {
     let gib = start &>> Self.topShift
     guard gib < Self.topCount, top[Int(bitPattern: gib)] & 1 == 0 else { return }
     let cursor = entry(start)
@@ -187,13 +195,13 @@ struct LeakItems: ~Copyable {
 
   /// Starts to load what `find` will read: first where it looks, then what it finds there.
   @inline(__always)
-  func prefetchEntry(_ word: UInt) {
+  package func prefetchEntry(_ word: UInt) {
     let block = top[Int(bitPattern: word &>> Self.topShift)]
     if block & 1 == 0 { keg_prefetch(entry(word).address) }
   }
 
   @inline(__always)
-  func prefetchItem(_ word: UInt) {
+  package func prefetchItem(_ word: UInt) {
     let block = top[Int(bitPattern: word &>> Self.topShift)]
     if block & 1 == 0 {
       let index = Int(entry(word).pointee) &- 1
@@ -204,7 +212,7 @@ struct LeakItems: ~Copyable {
 
   /// The index of the item that `word` points at or into, or -1.
   @inline(__always)
-  func find(_ word: UInt) -> Int {
+  package func find(_ word: UInt) -> Int {
     if count == 0 || word &- low >= high &- low { return -1 }
     return search(word)
   }
@@ -224,15 +232,15 @@ struct LeakItems: ~Copyable {
 }
 
 /// Blocks of counts, cut from a few large pieces of scratch memory.
-struct LeakBlocks {
+package struct LeakBlocks {
   private var next: UInt = 0
   private var end: UInt = 0
   private var pieces: UInt = 0
   private var scratch: LeakScratch
 
-  init(source: PageSource) { scratch = LeakScratch(source: source) }
+  package init(source: PageSource) { scratch = LeakScratch(source: source) }
 
-  mutating func take(_ bytes: UInt) -> UInt {
+  package mutating func take(_ bytes: UInt) -> UInt {
     if next &+ bytes > end {
       let size = bytes &* (4 &<< min(pieces, 20))
       next = scratch.take(size)
@@ -247,6 +255,6 @@ struct LeakBlocks {
     return next &- bytes
   }
 
-  func forEach(_ body: (UInt, UInt) -> Void) { scratch.forEach(body) }
-  mutating func releaseAll() { scratch.releaseAll() }
+  package func forEach(_ body: (UInt, UInt) -> Void) { scratch.forEach(body) }
+  package mutating func releaseAll() { scratch.releaseAll() }
 }
