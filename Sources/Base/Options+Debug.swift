@@ -25,7 +25,7 @@ extension Option {
     case .debugQuarantine:
       number(
         "quarantine", "MiB", "0", "0 ... 1048576", 0, 0, 1_048_576,
-        "debug: freed memory kept back from reuse; 0: a quarter of the heap, 8 to 64 MiB, at most a tenth of the machine")
+        "debug: freed memory kept back from reuse; 0: a sixteenth of the heap, 4 to 64 MiB, at most a tenth of the machine")
     case .debugQuarantineCount:
       number(
         "quarantine_count", "items", "0", "0 ... 1000000000", 0, 0, 1_000_000_000,

@@ -113,34 +113,73 @@ func allocateItem(
     let item = allocateGuarded(size, alignment, kind, zeroed)
     if item != 0 { return item }
   }
-  let bytes = slotBytes(size, leftZone: alignment)
-  if bytes > SizeClass.largest {
-    return allocateLargeItem(size, alignment, kind, zeroed)
+  // Slots of a page and less share their zones with their neighbours.
+  if _fastPath(size &+ leastRightZone <= 4096 && alignment <= 4096) {
+    let item = allocateInSlab(size &+ leastRightZone, size, alignment, 0, kind, zeroed)
+    if item != 1 { return item }
   }
+  let bytes = slotBytes(size, leftZone: alignment)
+  if bytes > SizeClass.largest { return allocateLargeItem(size, alignment, kind, zeroed) }
+  return allocateInSlab(bytes, size, alignment, alignment, kind, zeroed)
+}
+
+/// An item in a slot of `bytes`, 0 without memory, or 1: only first slots are to be had.
+@inline(__always)
+private func allocateInSlab(
+  _ bytes: UInt, _ size: UInt, _ alignment: UInt, _ leftZone: UInt, _ kind: AllocationKind,
+  _ zeroed: Bool
+) -> UInt {
   var slot = takeSlot(bytes, alignment)
-  if slot == 0 {
+  if _slowPath(slot == 0) {
     giveUpQuarantine()
     slot = takeSlot(bytes, alignment)
     if slot == 0 { return 0 }
   }
-  guard let map = Core.heap.pageMap(for: slot),
-    case .slab(let slab) = map.owner(at: map.index(of: slot))
-  else {
-    // A large block for a great alignment, or one for a handler: not checked.
+  guard var slab = slabForRecords(slot) else {
+    // A large block for a great alignment, one for a handler, or no memory for
+    // records: not checked.
     if zeroed { writeTrash(0, slot, slot &+ size) }
     return slot
   }
-  if slab.pointee.records == 0, !slab.makeRecords() {
-    if zeroed { writeTrash(0, slot, slot &+ size) }
-    return slot
+  if _slowPath(slot == slab.pointee.base), leftZone == 0 {
+    let other = takeOtherThanFirst(slot, bytes, alignment)
+    if other == 0 { return 1 }
+    guard let otherSlab = slabForRecords(other) else {
+      if zeroed { writeTrash(0, other, other &+ size) }
+      return other
+    }
+    slot = other
+    slab = otherSlab
   }
   let keg = slab.pointee.keg
   let index = keg.slot(of: slot, in: slab)
   let item = Item(
     record: slab.record(index), slot: slot, capacity: keg.pointee.layout.stride, slab: slab)
   prepare(item, index)
-  settle(item, size, alignment, kind, zeroed)
-  return slot &+ alignment
+  settle(item, size, alignment, leftZone, kind, zeroed)
+  return slot &+ leftZone
+}
+
+/// The slab of a slot, with records; nil: none of both.
+@inline(__always)
+private func slabForRecords(_ slot: UInt) -> UnsafeMutablePointer<Slab>? {
+  guard let map = Core.heap.pageMap(for: slot),
+    case .slab(let slab) = map.owner(at: map.index(of: slot)),
+    slab.pointee.records != 0 || slab.makeRecords()
+  else { return nil }
+  return slab
+}
+
+/// A slot that is not the first of its slab, which goes back; 0: none came.
+@inline(never)
+private func takeOtherThanFirst(_ first: UInt, _ bytes: UInt, _ alignment: UInt) -> UInt {
+  let other = takeSlot(bytes, alignment)
+  Core.giveSlot(first)
+  guard other != 0, let map = Core.heap.pageMap(for: other),
+    case .slab(let slab) = map.owner(at: map.index(of: other)), slab.pointee.base == other
+  else { return other }
+  Core.giveSlot(other)
+  return 0
 }
 
 @inline(__always)
@@ -152,28 +191,30 @@ private func takeSlot(_ bytes: UInt, _ alignment: UInt) -> UInt {
 @inline(__always)
 private func prepare(_ item: Item, _ index: UInt) {
   let state = item.record.state
-  if _fastPath(state == .free) { return checkFree(item) }
+  if _fastPath(state == .freed || state == .free) { return checkFree(item) }
   // Busy: another thread prepares the page.
   if state == .untouched || state == .busy { return prepareUntouched(item, index) }
   die("the core handed out a block that is in use:", at: item.slot, zone: item.zone)
 }
 
-/// Writes zones and trash to this slot and those behind it on the same OS page.
+/// Writes zones and trash to this slot, to the one before it, whose end is its left
+/// zone, and to those behind it on the same OS page.
 @inline(never)
 private func prepareUntouched(_ item: Item, _ index: UInt) {
   guard let slab = item.slab else { return }
   let count = slab.pointee.keg.pointee.layout.itemCount
   let pageEnd = item.end.roundedUp(to: Core.pageSize)
-  var i = index
-  var slot = item.slot
+  var i = index > 0 ? index &- 1 : 0
+  var slot = index > 0 ? item.slot &- item.capacity : item.slot
   while i < count, slot < pageEnd {
     let record = slab.record(i)
     // Another thread may be about to use a slot behind this one: it says so first.
     if record.change(from: .untouched, to: .busy) == .untouched {
-      writeZone(slot, slot &+ 16)
-      writeTrash(Trash.freed, slot &+ 16, slot &+ item.capacity)
+      writeTrash(Trash.freed, slot, slot &+ item.capacity &- 16)
+      writeZone(slot &+ item.capacity &- 16, slot &+ item.capacity)
       record.pointee.size = item.capacity &- 16
-      record.set(.free, kind: .malloc, leftZone: 16, hasTrash: true, epoch: 0)
+      record.set(
+        .free, kind: .malloc, alignment: 16, hasLeftZone: false, hasTrash: true, epoch: 0)
     } else if i == index {
       while record.state == .busy { keg_cpu_relax() }
     }
@@ -185,7 +226,8 @@ private func prepareUntouched(_ item: Item, _ index: UInt) {
 /// Makes a checked slot the program's.
 @inline(__always)
 func settle(
-  _ item: Item, _ size: UInt, _ leftZone: UInt, _ kind: AllocationKind, _ zeroed: Bool
+  _ item: Item, _ size: UInt, _ alignment: UInt, _ leftZone: UInt, _ kind: AllocationKind,
+  _ zeroed: Bool
 ) {
   let record = item.record
   let user = item.slot &+ leftZone
@@ -197,7 +239,9 @@ func settle(
   }
   fill(user, end, zeroed, isZero: false)
   note(record, size)
-  record.set(.live, kind: kind, leftZone: leftZone, hasTrash: false, epoch: debug.pointee.epoch)
+  record.set(
+    .live, kind: kind, alignment: alignment, hasLeftZone: leftZone != 0, hasTrash: false,
+    epoch: debug.pointee.epoch)
 }
 
 /// Gives fresh memory its contents.

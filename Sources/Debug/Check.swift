@@ -1,7 +1,7 @@
 // Check.swift: are the bytes around and in an item what they should be?
 //
-//   … | right zone of A | left zone of B | B's bytes | right zone of B | …
-//               ▲───── whose overflow? ─────▲
+//   A's bytes | right zone of A (and left zone of B) | B's bytes | right zone of B | …
+//              ▲──────── whose overflow? ────────────▲
 //
 // Damage to a zone between two items belongs to the item that it is nearer to, or that
 // it goes on from without a gap. What was reported is repaired, so that one wrong
@@ -23,8 +23,13 @@ enum Occasion {
 @inline(__always)
 func checkZones(_ item: Item, _ occasion: Occasion) {
   if _slowPath(item.isGuarded) { return checkGuardedZones(item, occasion) }
-  let leftStart = item.user &- min(item.record.leftZone, 4096)
-  if let damage = damageOfZone(leftStart, item.user) { reportLeft(damage, item, occasion) }
+  // Of a shared zone only a free looks at the end that is the item's: the whole of it is
+  // checked with the item before. That one's memory need not be in the cache.
+  if occasion == .freeing || item.record.leftZone != 0,
+    let damage = damageOfZone(item.leftStart, item.user)
+  {
+    reportLeft(damage, item, occasion)
+  }
   if let damage = damageOfZone(item.userEnd, item.end) { reportRight(damage, item, occasion) }
 }
 
@@ -40,39 +45,27 @@ func checkFree(_ item: Item) {
 /// Damage to the left zone of `item`: its own underflow, or the overflow of the one before.
 @inline(never)
 private func reportLeft(_ damage: Damage, _ item: Item, _ occasion: Occasion) {
-  let leftStart = item.user &- min(item.record.leftZone, 4096)
-  if let before = item.neighbour(-1), damage.end != item.user {
-    let gap = before.userEnd
-    let isOverflow =
-      damageOfZone(gap, before.end) != nil && damage.start == leftStart
-      || damage.start &- gap < item.user &- damage.end
-    if isOverflow {
-      let whole = Damage(
-        start: damageOfZone(gap, before.end)?.start ?? damage.start, end: damage.end)
-      reportDamage(.overflow, whole, before, occasion)
-      writeZone(gap, before.end)
-      writeZone(leftStart, item.user)
-      return
-    }
+  if let before = item.neighbour(-1), let gap = damageOfZone(before.userEnd, item.user),
+    gap.start &- before.userEnd <= item.user &- gap.end
+  {
+    reportDamage(.overflow, gap, before, occasion)
+    writeZone(before.userEnd, item.user)
+    return
   }
   reportDamage(.underflow, damage, item, occasion)
-  writeZone(leftStart, item.user)
+  writeZone(item.leftStart, item.user)
 }
 
 /// Damage to the right zone of `item`: its overflow, or the underflow of the next.
 @inline(never)
 private func reportRight(_ damage: Damage, _ item: Item, _ occasion: Occasion) {
-  if damage.start != item.userEnd, let next = item.neighbour(1) {
-    let left = damageOfZone(next.slot, next.user)
-    let isUnderflow =
-      left?.end == next.user || next.user &- damage.end < damage.start &- item.userEnd
-    if isUnderflow {
-      let whole = Damage(start: damage.start, end: left?.end ?? damage.end)
-      reportDamage(.underflow, whole, next, occasion)
-      writeZone(next.slot, next.user)
-      writeZone(item.userEnd, item.end)
-      return
-    }
+  if let next = item.neighbour(1), next.record.state == .live || next.record.pointee.freeThread != 0,
+    let gap = damageOfZone(item.userEnd, next.user),
+    next.user &- gap.end < gap.start &- item.userEnd
+  {
+    reportDamage(.underflow, gap, next, occasion)
+    writeZone(item.userEnd, next.user)
+    return
   }
   reportDamage(.overflow, damage, item, occasion)
   writeZone(item.userEnd, item.end)

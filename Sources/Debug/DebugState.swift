@@ -151,8 +151,9 @@ private func bootDebug() -> Bool {
   Core.heap.pointee.forgetRecords = {
     forgetRecords(UInt(bitPattern: $0).pointer(to: Slab.self))
   }
-  // Left zones are 16 bytes or more: the first word is always one of theirs.
-  Core.heap.pointee.restoreSlot = { $0.word = zoneWord($0) }
+  Core.heap.pointee.restoreSlot = {
+    if case .item(let item) = place(of: $0) { restoreFirstWord(item) }
+  }
   bootGuard()
   keg_debug_set_running()
   debugBootLock.unlock()

@@ -12,6 +12,7 @@ import Base
 import DebugPlatform
 import Keg
 import Malloc
+import Pages
 import Platform
 import Synchronization
 
@@ -55,10 +56,36 @@ func deallocate(_ address: UInt, _ claim: Claim) {
 }
 
 /// What `deallocate` does between `enterDebug` and `leaveDebug`.
+@inline(__always)
 func deallocateItem(_ address: UInt, _ claim: Claim) {
+  let heap = Core.heap
+  // As `place(of:)`, for the usual case.
+  if _fastPath(heap.pointee.reservation.contains(address)),
+    case .slab(let slab) = heap.pointee.pageMap.owner(at: heap.pointee.pageMap.index(of: address)),
+    slab.pointee.records != 0
+  {
+    let keg = slab.pointee.keg
+    let index = keg.slot(of: address, in: slab)
+    if _fastPath(index < keg.pointee.layout.itemCount) {
+      let stride = keg.pointee.layout.stride
+      return deallocate(
+        Item(
+          record: slab.record(index), slot: slab.pointee.base &+ index &* stride, capacity: stride,
+          slab: slab), address, claim)
+    }
+  }
+  deallocateOther(address, claim)
+}
+
+@inline(never)
+private func deallocateOther(_ address: UInt, _ claim: Claim) {
   guard case .item(let item) = place(of: address) else {
     return deallocateUnknown(address, claim)
   }
+  deallocate(item, address, claim)
+}
+
+private func deallocate(_ item: Item, _ address: UInt, _ claim: Claim) {
   let record = item.record
   if item.user != address || record.state != .live {
     return reportBadFree(address, item, claim)
@@ -128,6 +155,17 @@ private func deallocateNested(_ address: UInt) {
   }
 }
 
+/// Gives the first word of a freed item's slot, which was used for a link, its pattern.
+func restoreFirstWord(_ item: Item) {
+  if item.user != item.slot {
+    item.slot.word = zoneWord(item.slot)
+    return
+  }
+  let end = item.slot &+ 8
+  writeTrash(Trash.freed, item.slot, min(item.userEnd, end))
+  writeZone(min(item.userEnd, end), end)
+}
+
 /// Frees what handlers over our calls left. Called in `.straight`.
 func adoptOrphans() {
   if debug.pointee.orphans.load(ordering: .relaxed) == 0 { return }
@@ -135,7 +173,7 @@ func adoptOrphans() {
   while slot != 0 {
     let next = slot.word
     if case .item(let item) = place(of: slot) {
-      slot.word = zoneWord(slot)
+      restoreFirstWord(item)
       checkZones(item, .freeing)
       retire(item)
     }

@@ -53,7 +53,9 @@ func allocateLargeItem(
     fill(user, end, zeroed, isZero: false)
   }
   note(record, size)
-  record.set(.live, kind: kind, leftZone: alignment, hasTrash: false, epoch: debug.pointee.epoch)
+  record.set(
+    .live, kind: kind, alignment: alignment, hasLeftZone: true, hasTrash: false,
+    epoch: debug.pointee.epoch)
   keg_compiler_barrier()
   span.pointee.payload = memory | recordBit
   return user

@@ -1,11 +1,11 @@
 // Quarantine.swift: freed items are kept from reuse for a while (P10).
 //
-//   thread's batch ──full──▶ newest batch … oldest batch ──▶ checked, back to the core
+//   thread's batch ──full──▶ newest batch … oldest batch ──▶ back to the core
 //     no lock                 under one lock
 //
 // Frees go to an array of the thread, which is handed over as a whole: one lock for
 // hundreds of frees. What is beyond the bound in bytes or items leaves at the other
-// end, after a check that nobody has written to it, by the thread that handed over.
+// end, by the thread that handed over.
 
 import Base
 import DebugPlatform
@@ -49,7 +49,7 @@ struct Quarantine: ~Copyable {
   private var limit: UInt {
     if mostBytes != 0 { return mostBytes }
     let inUse = Core.heap.pointee.arena.bytesInUseAndDirty.inUse
-    return min(machineShare, max(1 &<< 23, min(1 &<< 26, inUse / 4)))
+    return min(machineShare, max(1 &<< 22, min(1 &<< 26, inUse / 16)))
   }
 
   /// A batch may not hold more than this: a few large blocks are not kept by a thread.
@@ -154,26 +154,31 @@ func giveUpQuarantine() {
 
 private func releaseAll(_ batch: UnsafeMutablePointer<Batch>) {
   var i = 0
-  let ahead = 8
   while i < batch.pointee.count {
-    if i &+ ahead < batch.pointee.count {
-      keg_prefetch(batch.pointee.items[i &+ ahead])
-      keg_prefetch(batch.pointee.items[i &+ ahead] &+ 64)
-    }
     release(batch.pointee.items[i])
     i &+= 1
   }
 }
 
-/// Checks a freed item and gives its slot back to the core.
+/// Gives the slot of a freed item back to the core.
+///
+/// Neither item nor record is read here: they have left the processor's caches long
+/// ago. They begin to be loaded, and are checked when the slot is used again, when its
+/// slab goes, or at the end; whatever was written in between is found as well.
 func release(_ slot: UInt) {
-  guard case .item(let item) = place(of: slot) else { return }
-  checkFree(item)
-  if item.slab != nil {
-    item.record.set(.free, hasTrash: item.record.hasTrash)
+  guard let map = Core.heap.pageMap(for: slot) else { return }
+  switch map.owner(at: map.index(of: slot)) {
+  case .slab(let slab):
+    let keg = slab.pointee.keg
+    keg_prefetch(slab.record(keg.slot(of: slot, in: slab)).address)
+    keg_prefetch(slot)
+    if keg.pointee.layout.stride > 64 { keg_prefetch(slot &+ 64) }
     Core.giveSlot(slot)
-  } else {
+  case .span(let span):
+    guard let item = largeItem(span) else { return }
+    checkFree(item)
     releaseLargeItem(item)
+  default: break
   }
 }
 

@@ -3,8 +3,16 @@
 //   Slab.records ──▶ | record 0 | record 1 | … |       one for each slot of the slab
 //   span's payload ─▶ | record |                       of a large block
 //
-//   slot   | left zone |  what was asked for  | right zone ········|
-//          slot        user                   user + size         slot + capacity
+//   slots of at most a page:
+//   … | right zone of A |  what B was asked for  | right zone of B ··| C …
+//                       slot = user              user + size         slot + capacity
+//   greater ones, and blocks of their own:
+//   | left zone |  what was asked for  | right zone ········|
+//   slot        user                   user + size         slot + capacity
+//
+// In a slab the zone before an item is the end of the zone of the item before it; the
+// first slot, which has nobody before it, is not used so. Whatever a slot holds, its
+// last 16 bytes are red zone.
 //
 // Records lie in metadata: nothing that a program writes past a block reaches them.
 // The state changes by compare and swap at the boundary of the API, before any cache
@@ -12,7 +20,7 @@
 // them. Everything else in a record belongs to whoever has brought it to `.busy`, or
 // has just taken the slot.
 //
-//   untouched ─▶ free ─▶ live ─▶ busy ─▶ freed ─▶ free      (and busy ─▶ live: realloc)
+//   untouched ─▶ free ─▶ live ─▶ busy ─▶ freed ─▶ live …    (and busy ─▶ live: realloc)
 
 import Base
 import DebugPlatform
@@ -24,11 +32,11 @@ import Vmem
 enum ItemState: UInt32 {
   /// The slot was never used; its contents are unknown.
   case untouched = 0
-  /// With the core; holds trash.
+  /// With the core and never used, but prepared; holds trash.
   case free
   /// The program's.
   case live
-  /// In the quarantine; holds trash.
+  /// In the quarantine, or with the core since; holds trash.
   case freed
   /// In a call of free or realloc.
   case busy
@@ -47,7 +55,8 @@ enum AllocationKind: UInt32 {
 typealias StackID = UInt32
 
 struct Record: ~Copyable {
-  /// state | kind << 3 | log2(left zone) - 4 << 7 | isGuarded << 12 | mark << 13 | hasTrash << 14 | epoch << 16.
+  /// state | kind << 3 | log2(alignment) - 4 << 7 | isGuarded << 12 | mark << 13
+  /// | hasTrash << 14 | hasNoLeftZone << 15 | epoch << 16.
   fileprivate let meta: Atomic<UInt32>
   /// Milliseconds since start.
   var allocationTime: UInt32
@@ -80,8 +89,9 @@ extension UnsafeMutablePointer where Pointee == Record {
   /// Bytes before what the program got.
   @inline(__always)
   var leftZone: UInt {
-    let shift = UInt(word &>> 7 & 31)
-    return _slowPath(isGuarded) ? guardOffset(self) : 1 &<< (shift &+ 4)
+    let word = self.word
+    if _fastPath(word & 0x8000 != 0) { return 0 }
+    return _slowPath(word & 0x1000 != 0) ? guardOffset(self) : 1 &<< (UInt(word &>> 7 & 31) &+ 4)
   }
   /// What the program asked for, at least 16.
   var alignment: UInt { 1 &<< (UInt(word &>> 7 & 31) &+ 4) }
@@ -101,10 +111,11 @@ extension UnsafeMutablePointer where Pointee == Record {
 
   @inline(__always)
   func set(
-    _ state: ItemState, kind: AllocationKind, leftZone: UInt, hasTrash: Bool, epoch: UInt32
+    _ state: ItemState, kind: AllocationKind, alignment: UInt, hasLeftZone: Bool, hasTrash: Bool,
+    epoch: UInt32
   ) {
-    let shift = UInt32(truncatingIfNeeded: leftZone.log2Floor &- 4)
-    let high = (hasTrash ? 0x4000 : 0) | epoch &<< 16
+    let shift = UInt32(truncatingIfNeeded: alignment.log2Floor &- 4)
+    let high = (hasTrash ? 0x4000 : 0) | (hasLeftZone ? 0 : 0x8000) | epoch &<< 16
     word = state.rawValue | kind.rawValue &<< 3 | shift &<< 7 | high
   }
 
@@ -150,6 +161,14 @@ struct Item {
   @inline(__always)
   var userEnd: UInt { user &+ record.pointee.size }
   var end: UInt { slot &+ capacity }
+  /// Where the red zone before the item begins; of a great alignment a page is checked.
+  /// The first slot of a slab has none.
+  @inline(__always)
+  var leftStart: UInt {
+    let zone = record.leftZone
+    if zone != 0 { return user &- min(zone, 4096) }
+    return slab?.pointee.base == slot ? slot : slot &- 16
+  }
 
   /// The name of the zone, NUL-terminated; nil: a large block.
   var zone: UnsafePointer<CChar>? { slab?.pointee.keg.pointee.name }
@@ -233,9 +252,8 @@ func largeItem(_ span: TagPointer) -> Item? {
     slab: nil)
 }
 
-/// The least right zone, in bytes. With 16 on the left it costs nothing for sizes
-/// that are multiples of 8, since slots come in steps of 16.
-var leastRightZone: UInt { 8 }
+/// The least right zone, in bytes.
+var leastRightZone: UInt { 16 }
 
 /// The bytes that a slot must have.
 @inline(__always)

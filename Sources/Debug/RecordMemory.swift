@@ -89,7 +89,7 @@ func forgetRecords(_ slab: UnsafeMutablePointer<Slab>) {
   var i: UInt = 0
   while i < count {
     let record = slab.record(i)
-    if record.state == .free {
+    if record.state == .free || record.state == .freed {
       checkFree(
         Item(
           record: record, slot: slab.pointee.base &+ i &* stride, capacity: stride, slab: slab))
