@@ -215,7 +215,7 @@ private func prepareUntouched(_ item: Item, _ index: UInt) {
       record.pointee.size = item.capacity &- 16
       record.set(
         .free, kind: .malloc, alignment: 16, hasLeftZone: false, hasTrash: true, epoch: 0)
-    } else if i == index {
+    } else if i <= index {
       while record.state == .busy { keg_cpu_relax() }
     }
     slot = slot &+ item.capacity

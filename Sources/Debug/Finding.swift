@@ -130,7 +130,9 @@ struct FindingTable: ~Copyable {
 func report(_ finding: Finding) {
   var finding = finding
   if finding.stack == 0 { finding.stack = captureStack() }
-  var hash = UInt(finding.kind.rawValue) &* 31 &+ UInt(finding.stack)
+  // A handler may interrupt us anywhere: one report of that is enough.
+  let stack = finding.kind == .signal ? 1 : finding.stack
+  var hash = UInt(finding.kind.rawValue) &* 31 &+ UInt(stack)
   hash = hash &* 0x9E37_79B9_7F4A_7C15 &+ UInt(finding.item?.record.pointee.allocationStack ?? 0)
   hash = hash &* 0x9E37_79B9_7F4A_7C15 &+ UInt(finding.item?.record.pointee.freeStack ?? 0)
   if finding.stack == 0, finding.item == nil { hash = hash &+ finding.address }

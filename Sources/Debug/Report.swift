@@ -191,7 +191,8 @@ func writeStack(
 func shownBytes(_ damage: Damage, _ item: Item) -> Damage {
   let first = (damage.start & ~15) &- 16
   let last = min((damage.end &+ 15) & ~15, (damage.start & ~15) &+ 48) &+ 16
-  return Damage(start: max(first, item.slot & ~15), end: min(last, max(item.end, damage.end)))
+  return Damage(
+    start: max(first, min(item.slot, damage.start) & ~15), end: min(last, max(item.end, damage.end)))
 }
 
 /// Lines of 16 bytes; damaged ones in brackets, the block's bounds as `|`.
