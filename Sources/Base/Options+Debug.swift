@@ -8,6 +8,7 @@ package enum UnwindMode {
   package static let auto: UInt = 0, libunwind: UInt = 1, tables: UInt = 2, framePointers: UInt = 3
   package static let off: UInt = 4
 }
+package enum ProfileMode { package static let none: UInt = 0, alloc: UInt = 1 }
 package enum TrashMode { package static let on: UInt = 0, off: UInt = 1 }
 
 package enum LeakCheckMode { package static let exit: UInt = 0, off: UInt = 1 }
@@ -90,6 +91,14 @@ extension Option {
       number(
         "leak_signal", "", "0", "0 ... 64", 0, 0, 64,
         "debug: a signal after which a helper thread looks for leaks; 0: none")
+    case .profile:
+      word(
+        "profile", "none", "none|alloc", ProfileMode.none, 1,
+        "debug: at the end, write who holds memory and who allocated how much, for pprof")
+    case .profileFile:
+      text(
+        "profile_file", "a path; %p is the process",
+        "debug: where the profile goes; kegmalloc.%p.heap without it")
     default:
       number("", "", "0", "0 ... 0", 0, 0, 0, "")
     }

@@ -35,9 +35,11 @@ package enum Option: Int {
   case debugLeakCheck
   case debugLeakShow
   case debugLeakSignal
+  case profile
+  case profileFile
 
   /// How many options there are; their raw values are 0 ..< count.
-  package static var count: Int { 26 }
+  package static var count: Int { 28 }
 }
 
 package struct OptionDescription {

@@ -267,7 +267,9 @@ func note(_ record: RecordPointer, _ size: UInt) {
   record.pointee.freeThread = 0
   record.pointee.allocationTime = debug.pointee.now
   record.pointee.freeStack = 0
-  record.pointee.allocationStack = captureStack()
+  let stack = captureStack()
+  record.pointee.allocationStack = stack
+  if _slowPath(debug.pointee.profile.isOn) { debug.pointee.profile.count(stack, size) }
   if thread.pointee.quarantine != 0 {
     thread.pointee.quarantine.pointer(to: DebugThread.self).pointee.counts.allocations &+= 1
   }

@@ -34,6 +34,7 @@ struct DebugState: ~Copyable {
   var guardChoice: GuardChoice
   var recordMemory: RecordMemory
   var quarantine: Quarantine
+  var profile: Profile
   var findings: FindingTable
   var threads: List<DebugThread>
   var threadPool: UnsafeMutablePointer<Pool>?
@@ -75,6 +76,7 @@ struct DebugState: ~Copyable {
     guardChoice = GuardChoice()
     recordMemory = RecordMemory()
     quarantine = Quarantine()
+    profile = Profile()
     findings = FindingTable()
     threads = List()
     threadPool = nil
@@ -155,6 +157,7 @@ private func bootDebug() -> Bool {
     if case .item(let item) = place(of: $0) { restoreFirstWord(item) }
   }
   bootGuard()
+  bootProfile()
   keg_debug_set_running()
   debugBootLock.unlock()
   var hooks = keg_debug_hooks(

@@ -36,6 +36,7 @@ func finish() -> Int32? {
   if !debug.pointee.isFinished {
     debug.pointee.isFinished = true
     validateAll()
+    writeProfile()
     checkLeaksAtExit()
     writeSummary()
   }

@@ -224,7 +224,7 @@ struct DebugRulesTests {
     #expect(options.exitCode == 7 && options.log == "/l" && options.guardSides == [nil])
     let both = try DebugOptions(pairs: [], guardValue: "both", exitCode: 3, known: [])
     #expect(both.guardSides == ["right", "left"])
-    #expect(both.settings(side: "left", file: "/f") == ["guard:left", "exit_code:0", "json_file:/f"])
+    #expect(both.settings(side: "left", file: "/f", profile: "/p") == ["guard:left", "exit_code:0", "json_file:/f"])
     #expect(throws: Refusal.self) { try DebugOptions(pairs: ["json_file:x"], known: []) }
   }
 

@@ -38,6 +38,20 @@ struct Debug: ParsableCommand {
   @Flag(help: "No leak check.")
   var noLeaks = false
 
+  @Option(
+    help: ArgumentHelp(
+      "Write a heap profile for pprof: what is held at the end, and what was allocated.",
+      valueName: "file"))
+  var profile: String?
+
+  @Option(
+    help: ArgumentHelp("Write the allocated bytes as collapsed stacks.", valueName: "file"))
+  var flameAllocated: String?
+
+  @Option(
+    help: ArgumentHelp("Write the bytes held at the end as collapsed stacks.", valueName: "file"))
+  var flameHeld: String?
+
   @OptionGroup(title: "Reports")
   var reports: ReportOptions
 
@@ -80,16 +94,19 @@ private struct DebugRun {
   private let file: String
   private let library: String
   private let output: ReportOutput
+  private let profiles: ProfileFiles
 
   init(_ arguments: Debug) throws(Refusal) {
     command = arguments.command
+    profiles = try ProfileFiles(
+      pprof: arguments.profile, allocated: arguments.flameAllocated, held: arguments.flameHeld)
     var pairs: [String] = []
     for argument in arguments.settings {
       pairs += try Setting.parse(argument, known: KnownOption.all)
     }
     options = try DebugOptions(
       pairs: pairs, guardValue: arguments.guardValue, sample: arguments.sample,
-      onError: arguments.onError, leaks: !arguments.noLeaks,
+      onError: arguments.onError, leaks: !arguments.noLeaks, profile: profiles.areWanted,
       exitCode: arguments.reports.exitCode, log: arguments.reports.log, known: KnownOption.all)
     file = try Launch.locate(command[0], path: ProcessInfo.processInfo.environment["PATH"])
     try Verdict.check(file)
@@ -102,9 +119,10 @@ private struct DebugRun {
   /// Runs the command under each side of the guard pages; returns the exit code.
   func run() throws(Refusal) -> Int32 {
     var ends: [Supervisor.End] = []
+    var profile: [HeapProfile] = []
     for side in options.guardSides {
       output.log.guardSide = options.guardSides.count > 1 ? side : nil
-      ends.append(try runOnce(side))
+      ends.append(try runOnce(side, &profile))
       if ends.last?.wasInterrupted == true { break }
     }
     let wasInterrupted = ends.contains { $0.wasInterrupted }
@@ -113,21 +131,57 @@ private struct DebugRun {
         "\(file) ended without a summary of the debug library: it was killed, or left by another way than exit")
     }
     let status = options.status(ends: ends.map(\.status), errorCount: output.log.errorCount)
+    profiles.write(NamedProfile(profile, symbolizer: output.symbolizer))
     output.finish(command: command, status: status, interrupted: wasInterrupted)
     return status
   }
 
-  private func runOnce(_ side: String?) throws(Refusal) -> Supervisor.End {
+  private func runOnce(_ side: String?, _ profile: inout [HeapProfile]) throws(Refusal) -> Supervisor.End {
     let directory = try RecordDirectory()
     let environment = ProcessInfo.processInfo.environment
     let changes = [
       "LD_PRELOAD": Launch.preload(library, before: environment["LD_PRELOAD"]),
       "KEGMALLOC_CONF": Launch.configuration(
-        options.settings(side: side, file: directory.file), after: environment["KEGMALLOC_CONF"]) ?? "",
+        options.settings(side: side, file: directory.file, profile: directory.profilePattern),
+        after: environment["KEGMALLOC_CONF"]) ?? "",
     ]
     let variables = environment.merging(changes) { $1 }.map { "\($0.key)=\($0.value)" }
-    return try Supervisor.run(file, command, variables) {
+    let end = try Supervisor.run(file, command, variables) {
       for line in directory.records.newLines() { output.log.add(line: line) }
+    }
+    // Of two runs the first is enough: they allocate the same.
+    if profile.isEmpty { profile = directory.profiles() }
+    return end
+  }
+}
+
+/// The forms in which the heap profile of a run is wanted.
+private struct ProfileFiles {
+  private let pprof: String?
+  private let allocated: String?
+  private let held: String?
+
+  init(pprof: String?, allocated: String?, held: String?) throws(Refusal) {
+    self.pprof = pprof
+    self.allocated = allocated
+    self.held = held
+    for path in [pprof, allocated, held] {
+      if let path { _ = try ReportOutput.create(path) }
+    }
+  }
+
+  var areWanted: Bool { pprof != nil || allocated != nil || held != nil }
+
+  func write(_ profile: NamedProfile) {
+    let files = [
+      (pprof, { PprofWriter.file(profile) }),
+      (allocated, { Data(profile.folded(\.allocatedBytes).utf8) }),
+      (held, { Data(profile.folded(\.heldBytes).utf8) }),
+    ]
+    for (path, contents) in files {
+      if let path, !FileManager.default.createFile(atPath: path, contents: contents()) {
+        complain("cannot write \(path)")
+      }
     }
   }
 }

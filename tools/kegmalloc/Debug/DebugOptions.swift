@@ -15,7 +15,7 @@ struct DebugOptions: Equatable {
   ///   - guardValue: of `--guard`: `both`, or a value of the option `guard`.
   init(
     pairs: [String], guardValue: String? = nil, sample: Int? = nil, onError: String? = nil,
-    leaks: Bool = true, exitCode: Int32? = nil, log: String? = nil, known: [KnownOption]
+    leaks: Bool = true, profile: Bool = false, exitCode: Int32? = nil, log: String? = nil, known: [KnownOption]
   ) throws(Refusal) {
     for pair in pairs {
       let key = pair.prefix { $0 != ":" }
@@ -35,6 +35,7 @@ struct DebugOptions: Equatable {
     if let sample { settings.append("sample:\(sample)") }
     if let onError { settings.append("on_error:\(onError)") }
     if !leaks { settings.append("leak_check:off") }
+    if profile { settings.append("profile:alloc") }
     if let exitCode { self.exitCode = exitCode }
     if let log { self.log = log }
     for setting in settings { _ = try Setting.parse(setting, known: known) }
@@ -46,8 +47,10 @@ struct DebugOptions: Equatable {
   }
 
   /// All settings of one run.
-  func settings(side: String?, file: String) -> [String] {
-    settings + (side.map { ["guard:\($0)"] } ?? []) + ["exit_code:0", "json_file:\(file)"]
+  func settings(side: String?, file: String, profile: String) -> [String] {
+    settings + (side.map { ["guard:\($0)"] } ?? [])
+      + (settings.contains("profile:alloc") ? ["profile_file:\(profile)"] : [])
+      + ["exit_code:0", "json_file:\(file)"]
   }
 
   /// The exit code of the whole, given what each run ended with.

@@ -38,6 +38,7 @@ final class ReportOutput {
   static let defaultExitCode: Int32 = 99
 
   let log: FindingLog
+  let symbolizer: Symbolizer
   private let rules: SuppressionRules
   private let json: DebugJSON?
   private let html: String?
@@ -56,6 +57,7 @@ final class ReportOutput {
     let json = try options.json.map { path throws(Refusal) in try DebugJSON(path) }
     if let html = options.html { _ = try Self.create(html) }
     let text = try logPath.map { path throws(Refusal) in try Self.create(path) } ?? .standardError
+    symbolizer = Symbolizer()
     self.rules = rules
     self.json = json
     self.text = text
@@ -63,7 +65,7 @@ final class ReportOutput {
     html = options.html
     generatesSuppressions = options.genSuppressions
     let report = ReportText()
-    log = FindingLog(symbolizer: Symbolizer(), rules: rules) { finding in
+    log = FindingLog(symbolizer: symbolizer, rules: rules) { finding in
       if finding.isReported(stackLeaks: showsStackLeaks) {
         text.write(Data(report.report(finding).utf8))
       }
@@ -94,7 +96,7 @@ final class ReportOutput {
     }
   }
 
-  private static func create(_ path: String) throws(Refusal) -> FileHandle {
+  static func create(_ path: String) throws(Refusal) -> FileHandle {
     guard FileManager.default.createFile(atPath: path, contents: nil),
       let handle = FileHandle(forWritingAtPath: path)
     else { throw Refusal(line: "cannot write \(path)") }
@@ -102,7 +104,7 @@ final class ReportOutput {
   }
 }
 
-/// A directory of our own with the file that the library appends to. The program may
+/// A directory of our own with the files that the library appends to. The program may
 /// run as another user, so anybody may write to the file, but only who knows the
 /// name finds it.
 final class RecordDirectory {
@@ -127,11 +129,27 @@ final class RecordDirectory {
     self.records = records
     fchmod(descriptor, 0o666)
     close(descriptor)
-    chmod(path, 0o711)
+    // Processes of other users make files of their own, the profiles, but see no names.
+    chmod(path, 0o1733)
+  }
+
+  /// For the library: where each process puts its heap profile.
+  var profilePattern: String { (file as NSString).deletingLastPathComponent + "/profile.%p" }
+
+  /// The heap profiles of all processes so far.
+  func profiles() -> [HeapProfile] {
+    names.filter { $0.hasPrefix("profile.") }.sorted().compactMap { name in
+      FileManager.default.contents(atPath: path + "/" + name)
+        .map { HeapProfile(String(decoding: $0, as: UTF8.self)) }
+    }
+  }
+
+  private var names: [String] {
+    (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []
   }
 
   deinit {
-    unlink(path + "/records")
+    for name in names { unlink(path + "/" + name) }
     rmdir(path)
   }
 }
