@@ -163,7 +163,14 @@ struct DebugFindingTests {
     "C++ and Swift names are demangled, others left alone",
     arguments: [
       ("_Z4copyPKc", "copy(char const*)"), ("_Z4copyPKc.cold", "copy(char const*).cold"),
-      ("$s4main6parserySiSSF", "main.parser(String) -> Int"), ("main", "main"), ("_Z!", "_Z!"),
+      ("_ZN1AB5cxx113getB5cxx11EPKc", "A::get(char const*)"),
+      (
+        "_Z1fRSt6vectorINSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEESaIS5_EE",
+        "f(std::vector<std::string>&)"
+      ),
+      ("_Z1gSt3mapIiSt6vectorIiSaIiEESt4lessIiESaISt4pairIKiS2_EEE",
+        "g(std::map<int, std::vector<int>, std::less<int>>)"),
+      ("_Z1hSaIiE", "h(std::allocator<int>)"), ("$s4main6parserySiSSF", "main.parser(String) -> Int"), ("main", "main"), ("_Z!", "_Z!"),
     ])
   func demangling(name: String, readable: String) {
     #expect(Demangler.readable(name) == readable)

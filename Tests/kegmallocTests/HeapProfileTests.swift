@@ -87,7 +87,7 @@ struct HeapProfileTests {
     let words = held.output.split { $0 == " " || $0 == "\n" }.joined(separator: " ")
     for part in [
       "alloc_objects/count alloc_space/bytes inuse_objects/count inuse_space/bytes[dflt]",
-      "3 300 2 200: 1 2", "inner;x /a.c:3", "outer /a.c:8", "main /a.c:20",
+      "6 600 4 400: 1 2", "inner;x /a.c:3", "outer /a.c:8", "main /a.c:20",
     ] {
       #expect(words.contains(part), "\(part) in \(held.output)")
     }

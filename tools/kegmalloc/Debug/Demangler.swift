@@ -32,7 +32,37 @@ enum Demangler {
   private static func cxx(_ name: String) -> String? {
     // Clones of a function have a suffix that is no part of the mangled name.
     let (stem, clone) = name.split(at: ".")
-    return string(cxxFunction?(stem, nil, nil, nil)).map { $0 + clone }
+    return string(cxxFunction?(stem, nil, nil, nil)).map { shortened($0) + clone }
+  }
+
+  /// Without default allocators and the versions of the C++ library's namespaces:
+  /// `std::vector<std::string>`.
+  static func shortened(_ name: String) -> String {
+    var text = name.replacingOccurrences(of: "std::__cxx11::", with: "std::")
+      .replacingOccurrences(of: "[abi:cxx11]", with: "")
+      .replacingOccurrences(
+        of: "std::basic_string<char, std::char_traits<char>, std::allocator<char> >",
+        with: "std::string")
+    let mark = ", std::allocator<"
+    var searched = text.startIndex
+    while let start = text.range(of: mark, range: searched..<text.endIndex) {
+      var depth = 1
+      let end = text[start.upperBound...].firstIndex { letter in
+        if letter == "<" { depth += 1 }
+        if letter == ">" { depth -= 1 }
+        return depth == 0
+      }
+      guard let end else { break }
+      // What follows it closes the container, with a blank between the two.
+      let next = text.index(after: end)
+      guard text[next...].hasPrefix(" >") else {
+        searched = start.upperBound
+        continue
+      }
+      text.removeSubrange(start.lowerBound...next)
+      searched = text.startIndex
+    }
+    return text
   }
 
   private static func swift(_ name: String) -> String? {
