@@ -78,6 +78,13 @@ let package = Package(
     tests(of: "Zone", using: ["Base", "Pages", "Vmem", "Keg", "Zone", "TestSupport"]),
     tests(
       of: "Stats", using: ["Base", "Pages", "Vmem", "Keg", "Zone", "Stats", "TestSupport"]),
+    // What the layer calls of shim/Exports and shim/DebugExports, whose names are those of
+    // the C library, is not linked here; no test comes there.
+    .testTarget(
+      name: "DebugTests",
+      dependencies: ["Base", "Pages", "DebugPlatform", "Debug", "TestSupport"].map { .byName(name: $0) },
+      path: "Tests/DebugTests", swiftSettings: layerSettings,
+      linkerSettings: [.unsafeFlags(["-Xlinker", "--unresolved-symbols=ignore-all"])]),
     tests(of: "Suppressions", using: ["Suppressions"]),
     tests(of: "Leaks", using: ["Base", "Pages", "Leaks"]),
     tests(of: "kegmalloc", using: ["kegmalloc"]),

@@ -6,7 +6,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// The hosted build links no shim/DebugExports: there a name of it may stay undefined.
+#if defined(__swift__) && !defined(__swift_embedded__)
+#define KEG_DEBUG_HIDDEN
+#else
 #define KEG_DEBUG_HIDDEN __attribute__((visibility("hidden")))
+#endif
 
 // ---- threads (Sources/Debug/Entry.swift) -------------------------------------
 
