@@ -41,7 +41,7 @@ extension UnsafeMutablePointer where Pointee == Handle {
   }
 
   /// Whether the limit leaves no room, or others wait for it. Outside sections.
-  private var isFull: Bool {
+  var isFull: Bool {
     var isFull = false
     let zone = pointee.zone
     _ = inSection {

@@ -149,13 +149,17 @@ extension UnsafeMutablePointer where Pointee == Handle {
       return 0
     }
     if item != 0 { return item }
-    if pointee.zone.isLimited {
+    while pointee.zone.isLimited {
       let (granted, error) = takeAtLimit(flags, milliseconds)
       if granted != 0 { return granted }
       if error != 0 {
         _ = fail(error)
         return 0
       }
+      // Somebody has freed an item between the two looks, or there is no memory.
+      _ = inSection { item = takeThroughCaches(TakeFlags(alloc: flags)) }
+      if item != 0 { return item }
+      if !isFull { break }
     }
     if flags & AllocFlags.noVM == 0 {
       // P03: whoever caches on top of this zone gives back first, then the zones.
