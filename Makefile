@@ -14,6 +14,8 @@ OUT      ?= out
 BUILD    := $(OUT)/build
 PREFIX   ?= /usr/local
 VERSION  := 0.1.0
+# Where the Swift package finds the library that is built here.
+export PKG_CONFIG_PATH := $(abspath $(OUT))/lib/pkgconfig:$(PKG_CONFIG_PATH)
 
 SWIFTC   ?= swiftc
 SWIFT    ?= swift
@@ -120,7 +122,7 @@ $(OUT)/include/kegmalloc.h: shim/include/kegmalloc.h
 
 $(OUT)/lib/pkgconfig/kegmalloc.pc: shim/kegmalloc.pc.in Makefile
 	@mkdir -p $(@D)
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' $< > $@
+	sed -e 's|@PREFIX@|$${pcfiledir}/../..|' -e 's|@VERSION@|$(VERSION)|' $< > $@
 
 $(OUT)/lib/libkegmalloc.so: $(LIBRARY)
 	@mkdir -p $(@D)
@@ -179,7 +181,7 @@ $(DIR)/Debug.o: SWIFTFLAGS += -Xcc -fno-omit-frame-pointer
 
 # ---- verbs ------------------------------------------------------------------
 
-.PHONY: demo examples test test-unit test-tsan test-preload test-programs check bench benchmarks install clean
+.PHONY: demo examples docc test test-unit test-tsan test-preload test-programs check bench benchmarks install clean
 
 demo: all
 	$(OUT)/bin/kegmalloc run --stats -- python3 tools/demo.py
@@ -212,6 +214,16 @@ benchmarks: setup
 # Programs on kegmalloc.h, found through pkg-config.
 examples: library files
 	@$(MAKE) --no-print-directory -C examples OUT=$(abspath $(OUT))/examples
+
+# The documentation of KegZones; a warning is an error.
+docc:
+	rm -rf $(BUILD)/symbols && mkdir -p $(BUILD)/symbols/KegZones $(OUT)/share/doc
+	$(SWIFT) build --target KegZones --scratch-path $(BUILD)/symbols/build \
+	  -Xswiftc -emit-symbol-graph -Xswiftc -emit-symbol-graph-dir -Xswiftc $(abspath $(BUILD))/symbols
+	cp $(BUILD)/symbols/KegZones*.json $(BUILD)/symbols/KegZones
+	docc convert Sources/KegZones/KegZones.docc --warnings-as-errors \
+	  --additional-symbol-graph-dir $(BUILD)/symbols/KegZones --output-path $(OUT)/share/doc/KegZones \
+	  --fallback-display-name KegZones --fallback-bundle-identifier kegmalloc.KegZones
 
 bench: all benchmarks
 	$(OUT)/bin/kegmalloc compare --suite $(BENCH)

@@ -26,7 +26,10 @@ func tests(of name: String, using: [String], exclude: [String] = []) -> Target {
 
 let package = Package(
   name: "kegmalloc",
-  products: [.executable(name: "kegmalloc", targets: ["kegmalloc"])],
+  products: [
+    .executable(name: "kegmalloc", targets: ["kegmalloc"]),
+    .library(name: "KegZones", targets: ["KegZones"]),
+  ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
   ],
@@ -52,6 +55,9 @@ let package = Package(
         "Platform", "DebugPlatform", "Base", "Pages", "Vmem", "Keg", "SizeClass", "Malloc",
         "Leaks",
       ]),
+    // Zones for Swift programs, over the installed library: pkg-config says where it is.
+    .systemLibrary(name: "CKegmalloc", path: "shim/CKegmalloc", pkgConfig: "kegmalloc"),
+    .target(name: "KegZones", dependencies: ["CKegmalloc"], path: "Sources/KegZones"),
     .executableTarget(
       name: "kegmalloc",
       dependencies: ["Base", "Suppressions", .product(name: "ArgumentParser", package: "swift-argument-parser")],

@@ -29,6 +29,36 @@ enum Example {
 
 @Suite("Examples", .libraryPresent, .ours)
 struct ExampleTests {
+  @Test("msgbuf: 10⁷ races for the last reference, 10⁷ gets on four threads", arguments: Linkage.allCases)
+  func msgbuf(linkage: Linkage) throws {
+    let outcome = try Example.execute("msgbuf", [], linkage, timeout: 300)
+    outcome.expect(outcome.succeeded && outcome.stderr == "")
+    #expect(outcome.stdout.hasPrefix("race: 10000000 rounds, "))
+    #expect(outcome.stdout.hasSuffix("0 mbufs and 0 clusters in use; packets are of keg mbuf\n"))
+  }
+
+  @Test("idpool: each identifier once, and all back in the bitmap", arguments: Linkage.allCases)
+  func idpool(linkage: Linkage) throws {
+    let outcome = try Example.execute("idpool", ["200000"], linkage)
+    outcome.expect(outcome.succeeded && outcome.stderr == "" && outcome.stdout.hasSuffix("all 4096 are free in the bitmap\n"))
+  }
+
+  @Test("sendtags: unload is refused while a tag is in use, then ends all", arguments: Linkage.allCases)
+  func sendtags(linkage: Linkage) throws {
+    let outcome = try Example.execute("sendtags", [], linkage)
+    outcome.expect(outcome.succeeded && outcome.stdout.hasSuffix("unload 2: 0 tags exist in the firmware\n"))
+    // The tag that was in use is listed, and nothing else.
+    outcome.expect(
+      outcome.stderr.hasPrefix("kegmalloc: zone send_tags is not empty: 1 item in use: 0x")
+        && outcome.stderr.split(separator: "\n").count == 1)
+  }
+
+  @Test("pipeline: never more blocks than the limit, and readers slept", arguments: Linkage.allCases)
+  func pipeline(linkage: Linkage) throws {
+    let outcome = try Example.execute("pipeline", ["3000", "16"], linkage)
+    outcome.expect(outcome.succeeded && outcome.stderr == "" && outcome.stdout.contains("zone of 16"))
+  }
+
   @Test("layouts: c has more tags than b, and only a has mappings", arguments: Linkage.allCases)
   func layouts(linkage: Linkage) throws {
     let outcome = try Example.execute("layouts", ["128", "20000"], linkage)
