@@ -86,6 +86,8 @@ struct Handle: ~Copyable {
   let meanFailures = Atomic<UInt32>(0)
   /// Allocations that failed, for whatever reason; relaxed: a count.
   let failures = Atomic<UInt64>(0)
+  /// There are more items out than the limit allows: none is cached until that is over.
+  let isOver = Atomic<Bool>(false)
   /// A tick is over that could not trim, for want of a thread of the program's own.
   let wantsTrim = Atomic<Bool>(false)
   /// Who is busy with the zone and met it in the table.

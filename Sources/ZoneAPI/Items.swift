@@ -257,8 +257,9 @@ extension UnsafeMutablePointer where Pointee == Handle {
   func giveThroughCaches(_ item: UInt) {
     let zone = pointee.zone
     // U07: a waiter must see the item.
-    guard !zone.hasWaiters, let cache = cache() else {
+    guard !zone.hasWaiters, !pointee.isOver.load(ordering: .relaxed), let cache = cache() else {
       zone.freeItem(item)
+      if pointee.isOver.load(ordering: .relaxed) { noteWhetherOver() }
       return
     }
     // A waiter that came meanwhile drains this array after we have dropped its lock.

@@ -23,12 +23,26 @@ import Zone
     if most != 0 {
       // What threads have cached comes back as they pass by.
       askForDrains()
+      handle.drainCaches()
     } else {
       handle.flushArrays()
     }
+    handle.noteWhetherOver()
     handle.pointee.zone.wakeWaiters()
   }
   return UInt(bitPattern: most)
+}
+
+extension UnsafeMutablePointer where Pointee == Handle {
+  /// Notes whether more items are out than the limit allows: then none is cached, so
+  /// that nobody gets an item until enough are freed. In a section.
+  func noteWhetherOver() {
+    let zone = pointee.zone
+    zone.pointee.lock.lock()
+    let isOver = zone.isLimited && zone.itemsOut > zone.limitItems
+    pointee.isOver.store(isOver, ordering: .relaxed)
+    zone.pointee.lock.unlock()
+  }
 }
 
 @c public func keg_zone_get_max(_ zone: UnsafeMutableRawPointer) -> UInt {

@@ -1,0 +1,670 @@
+// zones.c: keg_zone_* from a C program: what zones are made of. The argument names the
+// test; the ids in comments are the features' of UMA and its kin.
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "fixture.h"
+#include "kegmalloc.h"
+
+static struct keg_zone_stats figures(keg_zone *zone) {
+  struct keg_zone_stats stats;
+  CHECK(keg_zone_stats(zone, &stats, sizeof stats) == 0);
+  return stats;
+}
+
+static keg_zone *make(const char *name, size_t size, uint64_t flags) {
+  keg_zone *zone = keg_zone_create(name, size, NULL, NULL, NULL, NULL, 0, flags);
+  CHECK(zone != NULL, "%s", name);
+  return zone;
+}
+
+// ---- callbacks that count ----------------------------------------------------------
+
+static int ctors, dtors, inits, finis, refuse_init_at = -1;
+static void *seen_by_ctor, *seen_by_dtor;
+static int ctor(void *item, size_t size, void *arg, int flags) {
+  (void)size, (void)flags;
+  CHECK(item != NULL);
+  ctors++;
+  seen_by_ctor = arg;
+  return arg == (void *)-1;
+}
+static void dtor(void *item, size_t size, void *arg) {
+  (void)item, (void)size;
+  dtors++;
+  seen_by_dtor = arg;
+}
+static int init(void *item, size_t size, int flags) {
+  (void)item, (void)size, (void)flags;
+  if (inits == refuse_init_at) return 1;
+  inits++;
+  return 0;
+}
+static void fini(void *item, size_t size) {
+  (void)item, (void)size;
+  finis++;
+}
+
+// ---- the tests ---------------------------------------------------------------------
+
+// U02: names are copied, and the second and third of a name get a number.
+static void names(void) {
+  char name[] = "x";
+  keg_zone *zones[3];
+  for (int i = 0; i < 3; i++) zones[i] = make(name, 64, 0);
+  name[0] = 'y';
+  CHECK(strcmp(keg_zone_name(zones[0]), "x") == 0);
+  CHECK(strcmp(keg_zone_name(zones[1]), "x_1") == 0);
+  CHECK(strcmp(keg_zone_name(zones[2]), "x_2") == 0);
+  CHECK(keg_zone_find("x_1") == zones[1] && keg_zone_size(zones[1]) == 64);
+  errno = 0;
+  CHECK(keg_zone_find("y") == NULL && errno == ENOENT);
+  for (int i = 0; i < 3; i++) CHECK(keg_zone_destroy(zones[i], 0) == 0);
+  CHECK(keg_zone_find("x") == NULL);
+}
+
+// U03, D05: init once an item, ctor once an allocation; failures unwound.
+static void hooks(void) {
+  keg_zone *zone = keg_zone_create("hooks", 100, ctor, dtor, init, fini, 0, 0);
+  void *items[10];
+  for (int round = 0; round < 10; round++) {
+    for (int i = 0; i < 10; i++) CHECK((items[i] = keg_zone_alloc(zone, KEG_NOWAIT)) != NULL);
+    for (int i = 0; i < 10; i++) keg_zone_free(zone, items[i]);
+  }
+  CHECK(ctors == 100 && dtors == 100);
+  CHECK((size_t)inits == figures(zone).slab_items, "%d", inits);
+  errno = 0;
+  CHECK(keg_zone_alloc_arg(zone, (void *)-1, KEG_NOWAIT) == NULL && errno == ECANCELED);
+  CHECK(ctors == 101 && dtors == 100, "the dtor of a refused item was called");
+  CHECK(figures(zone).failures == 1 && figures(zone).used == 0);
+  CHECK(keg_zone_destroy(zone, 0) == 0 && inits == finis);
+  // The fifth init fails: the four before it are undone, and no slab is left.
+  inits = finis = 0;
+  refuse_init_at = 4;
+  zone = keg_zone_create("hooks", 100, ctor, dtor, init, fini, 0, 0);
+  CHECK(keg_zone_alloc(zone, KEG_NOWAIT) == NULL);
+  CHECK(inits == finis && finis % 4 == 0 && finis > 0 && figures(zone).slabs == 0);
+  refuse_init_at = -1;
+  CHECK(keg_zone_destroy(zone, 0) == 0);
+}
+
+// U04: the argument arrives; NULL is ignored; keg_zone_wait gives back what it took.
+static void argument(void) {
+  keg_zone *zone = keg_zone_create("argument", 40, ctor, dtor, NULL, NULL, 0, 0);
+  int cookie;
+  void *item = keg_zone_alloc_arg(zone, &cookie, KEG_WAITOK);
+  CHECK(item != NULL && seen_by_ctor == &cookie);
+  keg_zone_free_arg(zone, item, &ctors);
+  CHECK(seen_by_dtor == &ctors && dtors == 1);
+  keg_zone_free(zone, NULL);
+  keg_zone_free_arg(zone, NULL, &cookie);
+  CHECK(dtors == 1);
+  CHECK(keg_zone_wait(zone) == 0 && ctors == 2 && dtors == 2 && figures(zone).used == 0);
+  CHECK(keg_zone_destroy(zone, 0) == 0);
+}
+
+// U24: ZERO is honoured for items that come out of a cache; ZINIT zeroes a slab once.
+static void zero(void) {
+  keg_zone *zone = make("zero", 200, 0);
+  for (int round = 0; round < 3; round++) {
+    void *items[100];
+    for (int i = 0; i < 100; i++) {
+      CHECK((items[i] = keg_zone_alloc(zone, KEG_NOWAIT | KEG_ZERO)) != NULL);
+      CHECK(is_zero(items[i], 200), "round %d", round);
+      memset(items[i], 0xa5, 200);
+    }
+    for (int i = 0; i < 100; i++) keg_zone_free(zone, items[i]);
+  }
+  CHECK(keg_zone_destroy(zone, 0) == 0);
+  zone = make("zinit", 200, KEG_ZONE_ZINIT);
+  unsigned char *item = keg_zone_alloc(zone, KEG_NOWAIT);
+  CHECK(is_zero(item, 200), "the slab was dirty before");
+  item[7] = 1;
+  keg_zone_free(zone, item);
+  unsigned char *again = keg_zone_alloc(zone, KEG_NOWAIT);
+  CHECK(again == item && item[7] == 1, "ZINIT is once a slab");
+  keg_zone_free(zone, again);
+  CHECK(keg_zone_destroy(zone, 0) == 0);
+}
+
+// U28: a bitmap of ids behind a cache zone, used by four threads.
+static pthread_mutex_t id_lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned char id_used[1001], id_held[1001];
+static int imports;
+static int import_ids(void *arg, void **items, int count, int flags) {
+  (void)flags;
+  CHECK(arg == id_used);
+  free(hide(malloc(100)));  // a function of the program may allocate
+  pthread_mutex_lock(&id_lock);
+  imports++;
+  int got = 0;
+  for (size_t id = 1; id <= 1000 && got < count; id++)
+    if (!id_used[id]) id_used[id] = 1, items[got++] = (void *)id;
+  pthread_mutex_unlock(&id_lock);
+  return got;
+}
+static void release_ids(void *arg, void **items, int count) {
+  CHECK(arg == id_used);
+  pthread_mutex_lock(&id_lock);
+  for (int i = 0; i < count; i++) {
+    CHECK(id_used[(size_t)items[i]], "released twice");
+    id_used[(size_t)items[i]] = 0;
+  }
+  pthread_mutex_unlock(&id_lock);
+}
+static keg_zone *ids;
+static void *use_ids(void *unused) {
+  (void)unused;
+  for (int round = 0; round < 5000; round++) {
+    void *mine[10];
+    for (int i = 0; i < 10; i++) {
+      mine[i] = keg_zone_alloc(ids, KEG_NOWAIT);
+      CHECK(mine[i] != NULL, "1000 ids for 4 threads");
+      CHECK(__atomic_exchange_n(&id_held[(size_t)mine[i]], 1, __ATOMIC_SEQ_CST) == 0, "given twice");
+    }
+    for (int i = 0; i < 10; i++) {
+      __atomic_store_n(&id_held[(size_t)mine[i]], 0, __ATOMIC_SEQ_CST);
+      keg_zone_free(ids, mine[i]);
+    }
+  }
+  return NULL;
+}
+static void cache(void) {
+  struct keg_zone_attr attr = {.struct_size = sizeof attr, .import = import_ids, .release = release_ids,
+                               .import_arg = id_used, .cache_capacity = 30, .flags = KEG_ZONE_NOTOUCH};
+  ids = keg_zone_create_attr("ids", 1, &attr);
+  CHECK(ids != NULL);
+  pthread_t threads[4];
+  for (int i = 0; i < 4; i++) pthread_create(&threads[i], NULL, use_ids, NULL);
+  for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+  CHECK(imports < 4 * 5000 * 10 / 30, "%d imports for 200,000 allocations", imports);
+  CHECK(keg_zone_alloc(ids, KEG_NOWAIT | KEG_ZERO) == NULL && errno == EINVAL, "ZERO of what is no memory");
+  CHECK(keg_zone_destroy(ids, 0) == 0);
+  for (int id = 1; id <= 1000; id++) CHECK(!id_used[id]);
+}
+
+// U01, U26, M03, M04: mbuf, cluster, and packets on the keg of mbufs.
+static keg_zone *clusters;
+static int attached, detached;
+static int attach(void *item, size_t size, int flags) {
+  (void)size, (void)flags;
+  void *cluster = keg_zone_alloc(clusters, KEG_NOWAIT);
+  if (cluster) *(void **)item = cluster, attached++;
+  return cluster == NULL;
+}
+static void detach(void *item, size_t size) {
+  (void)size;
+  keg_zone_free(clusters, *(void **)item);
+  detached++;
+}
+static void secondary(void) {
+  keg_zone *mbufs = keg_zone_create("mbuf", 256, NULL, NULL, NULL, NULL, 256, 0);
+  clusters = make("cluster", 2048, 0);
+  keg_zone *packets = keg_zone_create_secondary("packet", NULL, NULL, attach, detach, mbufs);
+  CHECK(packets != NULL && keg_zone_create_secondary("p", NULL, NULL, NULL, NULL, packets) == NULL);
+  char keg[40];
+  size_t length = sizeof keg;
+  CHECK(keg_ctl("zone.packet.keg.name", keg, &length, NULL, 0) == 0 && strcmp(keg, "mbuf") == 0);
+  void *items[100];
+  for (int round = 0; round < 100; round++) {
+    for (int i = 0; i < 100; i++) {
+      CHECK((items[i] = keg_zone_alloc(packets, KEG_NOWAIT)) != NULL);
+      CHECK((uintptr_t)items[i] % 256 == 0 && *(void **)items[i] != NULL);
+      memset(*(void **)items[i], i, 2048);
+    }
+    for (int i = 0; i < 100; i++) keg_zone_free(packets, items[i]);
+  }
+  CHECK(attached < 1000, "%d clusters for 10,000 packets", attached);
+  CHECK(figures(mbufs).slabs == figures(packets).slabs, "one keg");
+  CHECK(keg_zone_destroy(mbufs, 0) == EBUSY, "its keg is shared");
+  CHECK(keg_zone_reclaim(packets, KEG_RECLAIM_DRAIN_CPU) == 0);
+  CHECK(attached == detached && figures(packets).used == 0 && figures(clusters).used == 0);
+  CHECK(keg_zone_destroy(packets, 0) == 0 && keg_zone_destroy(mbufs, 0) == 0);
+  CHECK(keg_zone_destroy(clusters, 0) == 0);
+}
+
+// U30: slabs stay, and what was freed can be read.
+static void nofree(void) {
+  keg_zone *zone = make("nofree", 1000, KEG_ZONE_NOFREE);
+  static char *items[5000];
+  for (int i = 0; i < 5000; i++) {
+    CHECK((items[i] = keg_zone_alloc(zone, KEG_NOWAIT)) != NULL);
+    items[i][500] = (char)i;
+  }
+  size_t slabs = figures(zone).slabs;
+  for (int i = 0; i < 5000; i++) keg_zone_free(zone, items[i]);
+  CHECK(keg_reclaim(KEG_RECLAIM_DRAIN_CPU) == 0);
+  CHECK(figures(zone).slabs == slabs && slabs > 50);
+  for (int i = 0; i < 5000; i++) CHECK(items[i][500] == (char)i);
+  CHECK(keg_zone_destroy(zone, 0) == 0);
+  zone = make("free", 1000, 0);
+  for (int i = 0; i < 5000; i++) items[i] = keg_zone_alloc(zone, KEG_NOWAIT);
+  for (int i = 0; i < 5000; i++) keg_zone_free(zone, items[i]);
+  CHECK(keg_reclaim(KEG_RECLAIM_DRAIN_CPU) == 0 && figures(zone).slabs == 0, "the others do go");
+  CHECK(keg_zone_destroy(zone, 0) == 0);
+}
+
+// U31, U33, D10: 3 of 100 leaked: fini for every free item, those of partial slabs and
+// caches too; the refusal and the report come first.
+static void allfini(void) {
+  keg_zone *zone = keg_zone_create("allfini", 100, NULL, NULL, init, fini, 0, KEG_ZONE_NOFREE | KEG_ZONE_ALLFINI);
+  void *items[100];
+  for (int i = 0; i < 100; i++) items[i] = keg_zone_alloc(zone, KEG_NOWAIT);
+  for (int i = 3; i < 100; i++) keg_zone_free(zone, items[i]);
+  CHECK(keg_zone_destroy(zone, 0) == EBUSY && finis == 0);
+  void *more = keg_zone_alloc(zone, KEG_NOWAIT);
+  CHECK(more != NULL, "the zone is as before");
+  keg_zone_free(zone, more);
+  int all = (int)(figures(zone).slabs * figures(zone).slab_items);
+  CHECK(keg_zone_destroy(zone, KEG_DESTROY_FORCE) == 0);
+  CHECK(finis == all - 3 && inits == all, "%d of %d", finis, all);
+  memset(items[0], 1, 100);  // a leaked item's memory stays
+  // Without ALLFINI, as in UMA, the fini of a NOFREE zone is not called.
+  finis = 0;
+  zone = keg_zone_create("nofini", 100, NULL, NULL, init, fini, 0, KEG_ZONE_NOFREE);
+  keg_zone_free(zone, keg_zone_alloc(zone, KEG_NOWAIT));
+  CHECK(keg_zone_destroy(zone, 0) == 0 && finis == 0);
+}
+
+// U32: the three states are exact, and every item is met once.
+static int visited[8];
+static char *visited_items[4096];
+static int visit(void *item, int state, void *arg) {
+  CHECK(arg == visited);
+  visited_items[visited[1] + visited[2] + visited[4]] = item;
+  visited[state]++;
+  return 0;
+}
+static int stop_at_first(void *item, int state, void *arg) {
+  (void)item, (void)state;
+  ++*(int *)arg;
+  return 42;
+}
+static void *allocate_some(void *zone) {
+  void *items[50];
+  for (int i = 0; i < 50; i++) items[i] = keg_zone_alloc(zone, KEG_NOWAIT);
+  for (int i = 0; i < 40; i++) keg_zone_free(zone, items[i]);
+  static _Atomic int stage;
+  stage++;
+  while (stage < 3) usleep(1000);
+  // Alive while the others count: its bins are looked into.
+  extern _Atomic int counted;
+  while (!counted) usleep(1000);
+  for (int i = 40; i < 50; i++) keg_zone_free(zone, items[i]);
+  return (void *)(intptr_t)0;
+}
+_Atomic int counted;
+static void foreach(void) {
+  keg_zone *zone = make("foreach", 120, 0);
+  pthread_t threads[3];
+  for (int i = 0; i < 3; i++) pthread_create(&threads[i], NULL, allocate_some, zone);
+  while (figures(zone).used != 30) usleep(1000);
+  usleep(10000);  // they are past their last call: each sleeps
+  CHECK(keg_zone_foreach(zone, KEG_ITEM_ALL, visit, visited) == 0);
+  struct keg_zone_stats stats = figures(zone);
+  CHECK(visited[KEG_ITEM_ALLOCATED] == 30, "%d", visited[1]);
+  CHECK((size_t)visited[KEG_ITEM_CACHED] == stats.in_arrays + stats.in_depot && visited[4] >= 120);
+  CHECK((size_t)visited[KEG_ITEM_FREE] == stats.free_items);
+  int all = visited[1] + visited[2] + visited[4];
+  CHECK((size_t)all == stats.slabs * stats.slab_items);
+  for (int i = 0; i < all; i++)
+    for (int j = 0; j < i; j++) CHECK(visited_items[i] != visited_items[j]);
+  int calls = 0;
+  CHECK(keg_zone_foreach(zone, KEG_ITEM_ALLOCATED, stop_at_first, &calls) == 42 && calls == 1);
+  counted = 1;
+  for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+  CHECK(keg_zone_destroy(zone, 0) == 0);
+}
+
+// U33: two live items: EBUSY, and a line that says so (the test reads it).
+static void destroy(void) {
+  keg_zone *zone = make("leaky", 64, 0);
+  void *a = keg_zone_alloc(zone, KEG_NOWAIT), *b = keg_zone_alloc(zone, KEG_NOWAIT);
+  CHECK(keg_zone_destroy(zone, 0) == EBUSY);
+  keg_zone_free(zone, a);
+  keg_zone_free(zone, b);
+  CHECK(keg_zone_destroy(zone, 0) == 0);
+  CHECK(keg_zone_destroy(zone, 0) == EINVAL, "twice");
+  CHECK(keg_zone_destroy(keg_zone_find("malloc-64"), 0) == EBUSY);
+}
+
+// Regression 1 and 2 of UMA's: zones come and go while ticks and reclaims run, and
+// neither slabs nor bucket structures pile up.
+static _Atomic int stop_ticking;
+static void *tick(void *unused) {
+  (void)unused;
+  while (!stop_ticking) {
+    keg_reclaim(KEG_RECLAIM_TRIM);
+    keg_stats_print(-1);
+  }
+  return NULL;
+}
+static void churn(void) {
+  pthread_t thread;
+  size_t before = 0;
+  pthread_create(&thread, NULL, tick, NULL);
+  for (int round = 0; round < 3000; round++) {
+    keg_zone *zone = make("churn", 64 + (size_t)round % 7 * 100, 0);
+    void *items[300];
+    for (int i = 0; i < 300; i++) CHECK((items[i] = keg_zone_alloc(zone, KEG_NOWAIT)) != NULL);
+    for (int i = 0; i < 300; i++) keg_zone_free(zone, items[i]);
+    CHECK(keg_zone_destroy(zone, 0) == 0);
+    if (round == 1000) before = status_kib("VmRSS:");
+  }
+  stop_ticking = 1;
+  pthread_join(thread, NULL);
+  CHECK(status_kib("VmRSS:") < before + 1024, "from %zu to %zu KiB", before, status_kib("VmRSS:"));
+}
+
+// U27, M05: two threads drop references; one of them sees the last. The counter can be
+// read after the item is freed (regression 19).
+static keg_zone *counted_zone;
+static char *volatile shared_item;
+static _Atomic int turn[2];
+static int lasts;
+static void *drop(void *argument) {
+  int me = (int)(intptr_t)argument;
+  for (int round = 1; round <= 20000; round++) {
+    if (me == 0) {
+      char *item = keg_zone_alloc(counted_zone, KEG_WAITOK);
+      __atomic_store_n(keg_refcnt(counted_zone, item), 2, __ATOMIC_SEQ_CST);
+      shared_item = item;
+      turn[0] = round;
+    } else {
+      while (turn[0] != round) sched_yield();
+    }
+    char *item = shared_item;
+    uint32_t *count = keg_refcnt(counted_zone, item);
+    if (__atomic_sub_fetch(count, 1, __ATOMIC_SEQ_CST) == 0) {
+      __atomic_add_fetch(&lasts, 1, __ATOMIC_SEQ_CST);
+      keg_zone_free(counted_zone, item);
+    }
+    CHECK(__atomic_load_n(count, __ATOMIC_SEQ_CST) <= 2, "a counter after its item");
+    if (me == 1) {
+      turn[1] = round;
+    } else {
+      while (turn[1] != round) sched_yield();
+    }
+  }
+  return NULL;
+}
+static void refcnt(void) {
+  counted_zone = make("clusters", 2048, KEG_ZONE_REFCNT);
+  char *item = keg_zone_alloc(counted_zone, KEG_NOWAIT);
+  uint32_t *count = keg_refcnt(counted_zone, item);
+  CHECK(count != NULL && *count == 0);
+  CHECK((char *)count < item || (char *)count >= item + 2048, "beside the slab");
+  CHECK(keg_refcnt(counted_zone, item + 1) == NULL && errno == EINVAL);
+  CHECK(keg_refcnt(counted_zone, &count) == NULL);
+  *count = 7;
+  keg_zone_free(counted_zone, item);
+  CHECK(keg_reclaim(KEG_RECLAIM_DRAIN_CPU) == 0 && *count == 7);
+  pthread_t threads[2];
+  for (int i = 0; i < 2; i++) pthread_create(&threads[i], NULL, drop, (void *)(intptr_t)i);
+  for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+  CHECK(lasts == 20000, "%d", lasts);
+  CHECK(figures(counted_zone).used == 0 && keg_zone_destroy(counted_zone, 0) == 0);
+}
+
+// U23: items that are no memory: nothing may touch them.
+static int grants;
+static void *grant(void *arg, size_t bytes, int flags) {
+  (void)arg, (void)flags;
+  return grants++ < 4 ? (void *)(0x1000 + (size_t)(grants - 1) * bytes) : NULL;
+}
+static void take_back(void *arg, void *memory, size_t bytes) {
+  (void)arg, (void)memory, (void)bytes;
+  grants--;
+}
+static void notouch(void) {
+  struct keg_zone_attr attr = {.struct_size = sizeof attr, .flags = KEG_ZONE_NOTOUCH,
+                               .backend = {grant, take_back, NULL}, .slab_bytes = 0x1000};
+  keg_zone *zone = keg_zone_create_attr("ports", 16, &attr);
+  CHECK(zone != NULL);
+  void *items[1024];
+  for (int i = 0; i < 1024; i++) {
+    items[i] = keg_zone_alloc(zone, KEG_NOWAIT);
+    CHECK((size_t)items[i] >= 0x1000 && (size_t)items[i] < 0x5000 && (size_t)items[i] % 16 == 0);
+    for (int j = 0; j < i; j++) CHECK(items[i] != items[j]);
+  }
+  CHECK(keg_zone_alloc(zone, KEG_NOWAIT) == NULL && errno == ENOMEM);
+  grants = 4;
+  for (int i = 0; i < 1024; i++) keg_zone_free(zone, items[i]);
+  CHECK(keg_zone_destroy(zone, 0) == 0 && grants == 0, "%d slabs with the zone", grants);
+}
+
+// U29: a caller's buffer, a memfd.
+static char buffer[20000];
+static int backing;
+static int mapped;
+static void *map_file(void *arg, size_t bytes, int flags) {
+  (void)flags;
+  void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, *(int *)arg, mapped * (off_t)bytes);
+  if (memory == MAP_FAILED) return NULL;
+  mapped++;
+  return memory;
+}
+static void unmap_file(void *arg, void *memory, size_t bytes) {
+  (void)arg;
+  munmap(memory, bytes);
+  mapped--;
+}
+static void backend(void) {
+  struct keg_zone_attr attr = {.struct_size = sizeof attr, .buffer = buffer, .buffer_bytes = sizeof buffer};
+  keg_zone *zone = keg_zone_create_attr("buffer", 100, &attr);
+  char *items[200], *item;
+  int count = 0;
+  while ((item = keg_zone_alloc(zone, KEG_NOWAIT)) != NULL) {
+    CHECK(item >= buffer && item + 100 <= buffer + sizeof buffer);
+    mark(item, 100, (unsigned)count);
+    items[count++] = item;
+  }
+  CHECK(count == 178, "%d", count);
+  for (int i = 0; i < count; i++) {
+    CHECK(is_marked(items[i], 100, (unsigned)i));
+    keg_zone_free(zone, items[i]);
+  }
+  CHECK(keg_zone_destroy(zone, 0) == 0);
+  backing = memfd_create("zone", 0);
+  CHECK(backing >= 0 && ftruncate(backing, 1 << 20) == 0);
+  attr = (struct keg_zone_attr){.struct_size = sizeof attr, .backend = {map_file, unmap_file, &backing},
+                                .slab_bytes = 65536};
+  zone = keg_zone_create_attr("memfd", 64, &attr);
+  item = keg_zone_alloc(zone, KEG_NOWAIT);
+  memcpy(item, "in the file", 12);
+  char text[65536];
+  CHECK(pread(backing, text, sizeof text, 0) == sizeof text && memmem(text, sizeof text, "in the file", 12) != NULL);
+  keg_zone_free(zone, item);
+  CHECK(keg_zone_destroy(zone, 0) == 0 && mapped == 0);
+}
+
+// U35: no page fault after prealloc; U34: the last items are for USE_RESERVE.
+static void reserves(void) {
+  keg_zone *zone = make("prealloc", 256, 0);
+  CHECK(keg_zone_prealloc(zone, 4000) == 0);
+  size_t slabs = figures(zone).slabs;
+  static char *items[4000];
+  struct rusage before, after;
+  for (int i = 0; i < 4000; i++) items[i] = NULL;
+  getrusage(RUSAGE_THREAD, &before);
+  for (int i = 0; i < 4000; i++) items[i] = keg_zone_alloc(zone, KEG_NOWAIT), items[i][0] = 1, items[i][255] = 1;
+  getrusage(RUSAGE_THREAD, &after);
+  CHECK(after.ru_minflt - before.ru_minflt < 20, "%ld faults", after.ru_minflt - before.ru_minflt);
+  CHECK(figures(zone).slabs == slabs, "from what was made");
+  for (int i = 0; i < 4000; i++) keg_zone_free(zone, items[i]);
+  CHECK(keg_zone_destroy(zone, 0) == 0);
+
+  zone = make("reserve", 1024, KEG_ZONE_NOBUCKET);
+  CHECK(keg_zone_reserve(zone, 10) == 0 && figures(zone).slabs == 0, "allocates nothing");
+  void *first = keg_zone_alloc(zone, KEG_NOWAIT);
+  size_t per_slab = figures(zone).slab_items;
+  int taken = 1;
+  // NOVM: only what is there. The last ten are not.
+  while (keg_zone_alloc(zone, KEG_NOWAIT | KEG_NOVM)) taken++;
+  CHECK((size_t)taken == per_slab - 10, "%d of %zu", taken, per_slab);
+  int reserved = 0;
+  while (keg_zone_alloc(zone, KEG_NOWAIT | KEG_NOVM | KEG_USE_RESERVE)) reserved++;
+  CHECK(reserved == 10 && figures(zone).slabs == 1, "%d", reserved);
+  CHECK(first != NULL && keg_zone_destroy(zone, KEG_DESTROY_FORCE) == 0);
+
+  zone = make("va", 64, 0);
+  CHECK(keg_zone_reserve_va(zone, 100) == 0);
+  size_t most = keg_zone_get_max(zone);
+  CHECK(most >= 100 && most == figures(zone).slabs * figures(zone).slab_items);
+  size_t got = 0;
+  while (keg_zone_alloc(zone, KEG_NOWAIT)) got++;
+  CHECK(got == most && figures(zone).slabs * figures(zone).slab_items == most);
+  CHECK(keg_zone_destroy(zone, KEG_DESTROY_FORCE) == 0);
+}
+
+// P01: at most two idle slabs stay at a free, and one through a drain.
+static void watermarks(void) {
+  keg_zone *zone = make("water", 8192, KEG_ZONE_NOBUCKET);
+  void *item = keg_zone_alloc(zone, KEG_NOWAIT);
+  size_t per_slab = figures(zone).slab_items;
+  keg_zone_free(zone, item);
+  CHECK(keg_zone_set_watermarks(zone, per_slab, 2 * per_slab) == 0);
+  CHECK(keg_zone_set_watermarks(zone, 10, 5) == EINVAL);
+  void *items[100];
+  for (size_t i = 0; i < 5 * per_slab; i++) items[i] = keg_zone_alloc(zone, KEG_NOWAIT);
+  for (size_t i = 0; i < 5 * per_slab; i++) keg_zone_free(zone, items[i]);
+  CHECK(figures(zone).slabs == 2, "%zu", figures(zone).slabs);
+  CHECK(keg_zone_reclaim(zone, KEG_RECLAIM_DRAIN_CPU) == 0 && figures(zone).slabs == 1);
+  CHECK(keg_zone_destroy(zone, 0) == 0);
+}
+
+// U47: the kernel leaves the zone's slabs out of core files.
+static int is_undumped(void *item) {
+  FILE *file = fopen("/proc/self/smaps", "re");
+  CHECK(file != NULL);
+  char line[512];
+  int inside = 0, found = -1;
+  while (fgets(line, sizeof line, file)) {
+    unsigned long low, high;
+    if (sscanf(line, "%lx-%lx ", &low, &high) == 2) inside = (size_t)item >= low && (size_t)item < high;
+    if (inside && strncmp(line, "VmFlags:", 8) == 0) found = strstr(line, " dd") != NULL;
+  }
+  fclose(file);
+  return found;
+}
+static void nodump(void) {
+  keg_zone *zone = make("secrets", 64, KEG_ZONE_NODUMP);
+  void *item = keg_zone_alloc(zone, KEG_NOWAIT);
+  void *other = malloc(64);
+  CHECK(is_undumped(item) == 1 && is_undumped(other) == 0);
+  free(other);
+  keg_zone_free(zone, item);
+  CHECK(keg_zone_destroy(zone, 0) == 0);
+  CHECK(is_undumped(item) == 0, "the memory is anybody's again");
+}
+
+// Bad arguments have a defined answer.
+static void arguments(void) {
+  struct keg_zone_attr attr = {.struct_size = sizeof attr};
+#define REFUSED(expression) errno = 0; CHECK((expression) == NULL && errno == EINVAL)
+  REFUSED(keg_zone_create(NULL, 64, NULL, NULL, NULL, NULL, 0, 0));
+  REFUSED(keg_zone_create("z", 0, NULL, NULL, NULL, NULL, 0, 0));
+  REFUSED(keg_zone_create("z", SIZE_MAX, NULL, NULL, NULL, NULL, 0, 0));
+  REFUSED(keg_zone_create("z", (1 << 20) + 1, NULL, NULL, NULL, NULL, 0, 0));
+  REFUSED(keg_zone_create("z", 64, NULL, NULL, NULL, NULL, 3, 0));
+  REFUSED(keg_zone_create("z", 64, NULL, NULL, NULL, NULL, 1 << 17, 0));
+  REFUSED(keg_zone_create("z", 64, NULL, NULL, NULL, NULL, 0, (uint64_t)1 << 63));
+  REFUSED(keg_zone_create("z", 64, NULL, NULL, NULL, NULL, 0, KEG_ZONE_ALLFINI));
+  REFUSED(keg_zone_create("z", 64, NULL, NULL, NULL, NULL, 0, KEG_ZONE_NOTOUCH));
+  REFUSED(keg_zone_create_cache("z", 64, NULL, NULL, NULL, NULL, NULL, release_ids, NULL, 0));
+  REFUSED(keg_zone_create_cache("z", 64, NULL, NULL, NULL, NULL, import_ids, NULL, NULL, 0));
+  REFUSED(keg_zone_create_secondary("z", NULL, NULL, NULL, NULL, NULL));
+  attr.struct_size = 1000;
+  REFUSED(keg_zone_create_attr("z", 64, &attr));
+  attr = (struct keg_zone_attr){.struct_size = sizeof attr, .buffer = buffer, .buffer_bytes = 10};
+  REFUSED(keg_zone_create_attr("z", 64, &attr));
+  attr = (struct keg_zone_attr){.struct_size = sizeof attr, .backend = {map_file, NULL, NULL}};
+  REFUSED(keg_zone_create_attr("z", 64, &attr));
+  CHECK(keg_reclaim(0) == EINVAL && keg_reclaim(4) == EINVAL);
+  keg_zone *zone = make("z", 1 << 20, 0);  // as large as items get
+  void *item = keg_zone_alloc(zone, KEG_NOWAIT);
+  CHECK(item != NULL);
+  memset(item, 1, 1 << 20);
+  CHECK(keg_zone_alloc(zone, KEG_NOWAIT | 1 << 20) == NULL && errno == EINVAL);
+  CHECK(keg_zone_foreach(zone, KEG_ITEM_ALL, NULL, NULL) == EINVAL);
+  CHECK(keg_zone_foreach(zone, 8, visit, NULL) == EINVAL);
+  CHECK(keg_zone_destroy(zone, 2) == EINVAL && keg_zone_reclaim(zone, 9) == EINVAL);
+  CHECK(keg_prefill(zone, 1000) == EINVAL && keg_sheaf_alloc(zone, 0, KEG_NOWAIT) == NULL);
+  keg_zone_free(zone, item);
+  CHECK(keg_zone_destroy(zone, 0) == 0);
+}
+
+// Deaths: each ends the process with one line.
+static void wrong_zone(void) {
+  keg_zone *a = make("a", 64, 0), *b = make("b", 64, KEG_ZONE_NOBUCKET);
+  keg_zone_free(b, keg_zone_alloc(a, KEG_NOWAIT));
+}
+static void double_free(void) {
+  keg_zone *zone = make("a", 64, 0);
+  void *item = keg_zone_alloc(zone, KEG_NOWAIT);
+  keg_zone_free(zone, item);
+  keg_zone_free(zone, item);
+  keg_zone_reclaim(zone, KEG_RECLAIM_DRAIN_CPU);
+}
+static void interior(void) {
+  keg_zone *zone = make("a", 64, KEG_ZONE_NOBUCKET);
+  keg_zone_free(zone, (char *)keg_zone_alloc(zone, KEG_NOWAIT) + 8);
+}
+static void by_free(void) { free(hide(keg_zone_alloc(make("a", 64, 0), KEG_NOWAIT))); }
+static void destroyed(void) {
+  keg_zone *zone = make("a", 64, 0);
+  CHECK(keg_zone_destroy(zone, 0) == 0);
+  keg_zone_alloc(zone, KEG_NOWAIT);
+}
+
+// U05: thread exit, fork and other threads' frees leave the counts right.
+static void *cross(void *zone) {
+  void *items[500];
+  for (int round = 0; round < 20; round++) {
+    for (int i = 0; i < 500; i++) items[i] = keg_zone_alloc(zone, KEG_NOWAIT);
+    for (int i = 0; i < 500; i++) keg_zone_free(zone, items[i]);
+  }
+  return keg_zone_alloc(zone, KEG_NOWAIT);
+}
+static void threads(void) {
+  keg_zone *zone = make("threads", 48, 0);
+  pthread_t some[8];
+  for (int i = 0; i < 8; i++) pthread_create(&some[i], NULL, cross, zone);
+  for (int i = 0; i < 8; i++) {
+    void *left;
+    pthread_join(some[i], &left);
+    keg_zone_free(zone, left);
+  }
+  CHECK(figures(zone).used == 0 && figures(zone).in_depot > 0, "arrays of ended threads");
+  pid_t child = fork();
+  if (child == 0) {
+    CHECK(figures(zone).used == 0);
+    keg_zone *own = make("child", 48, 0);
+    keg_zone_free(own, keg_zone_alloc(own, KEG_NOWAIT));
+    keg_zone_free(zone, keg_zone_alloc(zone, KEG_NOWAIT));
+    CHECK(keg_zone_destroy(own, 0) == 0 && keg_zone_destroy(zone, 0) == 0);
+    _exit(0);
+  }
+  int status;
+  waitpid(child, &status, 0);
+  CHECK(status == 0);
+  CHECK(keg_zone_destroy(zone, 0) == 0);
+}
+
+int main(int count, char **arguments_) {
+  CHECK(count == 2);
+  static const struct { const char *name; void (*run)(void); } tests[] = {
+      {"names", names}, {"hooks", hooks}, {"argument", argument}, {"zero", zero}, {"cache", cache},
+      {"secondary", secondary}, {"nofree", nofree}, {"allfini", allfini}, {"foreach", foreach},
+      {"destroy", destroy}, {"churn", churn}, {"refcnt", refcnt}, {"notouch", notouch},
+      {"backend", backend}, {"reserves", reserves}, {"watermarks", watermarks}, {"nodump", nodump},
+      {"arguments", arguments}, {"threads", threads}, {"wrong_zone", wrong_zone},
+      {"double_free", double_free}, {"interior", interior}, {"by_free", by_free}, {"destroyed", destroyed}};
+  for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
+    if (strcmp(tests[i].name, arguments_[1]) == 0) {
+      tests[i].run();
+      return ok();
+    }
+  complain(__FILE__, __LINE__, "no such test", " %s", arguments_[1]);
+}
