@@ -61,6 +61,9 @@ package struct Heap: ~Copyable {
   package var purgedBytes: UInt { purged.load(ordering: .relaxed) }
   package var purgeCount: UInt { purges.load(ordering: .relaxed) }
 
+  /// Bytes of the reservation that slabs and blocks were given so far; for bounds.
+  package var committedBytes: UInt { reservation.heapTop &- reservation.heapStart }
+
   package static var slabHeaderPoolCount: Int { 7 }
 
   /// Item sizes of the header pools: 64 bytes and the bitmaps of 8,192 … 1 items.

@@ -126,7 +126,8 @@ extension UnsafeMutablePointer where Pointee == Keg {
   /// - Parameters:
   ///   - mayGrow: false: take only what is there (NOVM, U39).
   ///   - useReserve: whether the keg's reserve may be taken (U34).
-  /// - Returns: how many were stored from `out` on; they ascend within a slab.
+  /// - Returns: how many were stored from `out` on; they descend within a slab, so
+  ///   that who takes them from the end begins with the fullest slab's lowest.
   package func take(
     _ count: Int, into out: UnsafeMutablePointer<UInt>, mayGrow: Bool = true,
     useReserve: Bool = false
@@ -148,17 +149,20 @@ extension UnsafeMutablePointer where Pointee == Keg {
   private func takeFromSlabs(_ count: Int, into out: UnsafeMutablePointer<UInt>) -> Int {
     var taken = 0
     while taken < count, let slab = fullestSlab() {
-      taken &+= slab.take(count &- taken, stride: pointee.layout.stride, into: out + taken)
+      taken &+= slab.take(
+        count &- taken, stride: pointee.layout.stride, below: out + (count &- taken))
       relist(slab)
     }
+    if taken < count { out.update(from: out + (count &- taken), count: taken) }
     pointee.freeCount &-= UInt(bitPattern: taken)
     return taken
   }
 
   /// Gives items back. Dies on one that is free already, or no item of this keg.
   ///
-  /// Items freed in no order lie in many slabs, whose headers are not in the cache:
-  /// they are fetched a few items ahead. Items of one slab in a row cost one look-up.
+  /// Neighbours in a row, up or down, are marked a word of the bitmap at a time: what
+  /// was allocated together is often freed together. Items freed in no order lie in
+  /// many slabs, whose headers are not in the cache: they are fetched a few items ahead.
   package func give(_ items: UnsafeMutablePointer<UInt>, _ count: Int) {
     let ahead = 6
     let map = pointee.heap.pointee.pageMap
@@ -176,16 +180,42 @@ extension UnsafeMutablePointer where Pointee == Keg {
         base = slab.unsafelyUnwrapped.pointee.base  // just set
       }
       let here = slab.unsafelyUnwrapped  // set for every item
-      if !here.give(index(of: item, in: here)) {
-        die("double free of", at: item, zone: pointee.name)
+      let (lowest, length) = run(items + i, count &- i, base)
+      let index = index(of: lowest, in: here)
+      if index &+ length > pointee.layout.itemCount {
+        die("invalid free of", at: lowest &+ length &* pointee.layout.stride, zone: pointee.name)
       }
-      i &+= 1
+      if let freed = here.give(index, length) {
+        die("double free of", at: base &+ freed &* pointee.layout.stride, zone: pointee.name)
+      }
+      i &+= Int(bitPattern: length)
     }
     if let slab { relist(slab) }
     pointee.freeCount &+= UInt(bitPattern: count)
     let surplus = detachSurplus()
     pointee.lock.unlock()
     returnSlabs(surplus)
+  }
+
+  /// How many of the first items are neighbours in one slab, each above or each below
+  /// the one before, and the lowest of them.
+  @inline(__always)
+  private func run(
+    _ items: UnsafeMutablePointer<UInt>, _ count: Int, _ base: UInt
+  ) -> (lowest: UInt, length: UInt) {
+    let stride = pointee.layout.stride
+    let slabBytes = pointee.layout.byteCount
+    let first = items[0]
+    if count < 2 { return (first, 1) }
+    let step = items[1] &- first
+    guard step == stride || step == 0 &- stride else { return (first, 1) }
+    var length = 1
+    var next = first &+ step
+    while length < count, items[length] == next, next &- base < slabBytes {
+      length &+= 1
+      next &+= step
+    }
+    return (step == stride ? first : next &- step, UInt(bitPattern: length))
   }
 
   /// Gives one item back.

@@ -71,43 +71,72 @@ extension UnsafeMutablePointer where Pointee == Slab {
   }
 
   /// Takes up to `count` free items, lowest address first.
-  /// - Returns: how many were stored from `out` on, in ascending order.
+  /// - Parameter end: the items are stored below it, each lower than the one before,
+  ///   so that the lowest address is the last: the one a bucket pops first.
+  /// - Returns: how many were stored.
   /// - Complexity: O(items taken + bitmap words passed).
   @inline(__always)
-  package func take(_ count: Int, stride: UInt, into out: UnsafeMutablePointer<UInt>) -> Int {
+  package func take(_ count: Int, stride: UInt, below end: UnsafeMutablePointer<UInt>) -> Int {
     let words = bitmap
     let wanted = min(count, Int(pointee.freeCount))
     let base = pointee.base
-    var taken = 0
+    var out = end
+    var left = wanted
     var word = Int(pointee.firstWord)
-    while taken < wanted {
+    while left > 0 {
       var bits = words[word]
-      while bits != 0, taken < wanted {
-        let bit = UInt(bitPattern: bits.trailingZeroBitCount)
-        bits &= bits &- 1
-        out[taken] = base &+ (UInt(bitPattern: word) &* 64 &+ bit) &* stride
-        taken &+= 1
+      var address = base &+ UInt(bitPattern: word) &* 64 &* stride
+      if bits == ~0, left >= 64 {
+        out -= 64
+        var i = 63
+        while i >= 0 {
+          out[i] = address
+          address &+= stride
+          i &-= 1
+        }
+        left &-= 64
+        bits = 0
+      } else {
+        while bits != 0, left > 0 {
+          let bit = UInt(bitPattern: bits.trailingZeroBitCount)
+          bits &= bits &- 1
+          out -= 1
+          out.pointee = address &+ bit &* stride
+          left &-= 1
+        }
       }
       words[word] = bits
       if bits == 0 { word &+= 1 }
     }
     pointee.firstWord = UInt32(truncatingIfNeeded: word)
-    pointee.freeCount &-= UInt32(truncatingIfNeeded: taken)
-    return taken
+    pointee.freeCount &-= UInt32(truncatingIfNeeded: wanted)
+    return wanted
   }
 
-  /// Marks item `index` free.
-  /// - Returns: false when it was free already.
+  /// Marks `count` items from `index` on free, a word of the bitmap at a time.
+  /// - Returns: the index of one that was free already, or nil. The rest is not
+  ///   marked then.
   @inline(__always)
-  package func give(_ index: UInt) -> Bool {
-    let word = UInt32(truncatingIfNeeded: index / 64)
-    let mask: UInt64 = 1 &<< UInt64(index % 64)
-    let bits = bitmap[Int(word)]
-    if bits & mask != 0 { return false }
-    bitmap[Int(word)] = bits | mask
-    if word < pointee.firstWord { pointee.firstWord = word }
-    pointee.freeCount &+= 1
-    return true
+  package func give(_ index: UInt, _ count: UInt = 1) -> UInt? {
+    let first = UInt32(truncatingIfNeeded: index / 64)
+    var word = Int(first)
+    var bit = UInt64(index % 64)
+    var left = UInt64(count)
+    while left > 0 {
+      let here = min(64 &- bit, left)
+      let mask = (~0 &>> (64 &- here)) &<< bit
+      let bits = bitmap[word]
+      if _slowPath(bits & mask != 0) {
+        return UInt(bitPattern: word &* 64 &+ (bits & mask).trailingZeroBitCount)
+      }
+      bitmap[word] = bits | mask
+      left &-= here
+      bit = 0
+      word &+= 1
+    }
+    if first < pointee.firstWord { pointee.firstWord = first }
+    pointee.freeCount &+= UInt32(truncatingIfNeeded: count)
+    return nil
   }
 
   package func checkInvariants(itemCount: UInt) {

@@ -113,9 +113,19 @@ private func makeHeap() -> Bool {
   fillSizeTable()
   keg_fast_set_page_map(heap.pointee.pageMap.tables)
   heap.pointee.relieve = { drainDepots(heapBytes: $0) }
-  heap.pointee.published = { keg_fast_set_chunk_count($0) }
+  heap.pointee.published = {
+    keg_fast_set_chunk_count($0)
+    setDepotBudget()
+  }
+  setDepotBudget()
   keg_fast_set_chunk_count(heap.pointee.reservation.chunkCount)
   return true
+}
+
+/// All depots together: a sixteenth of the heap, a quarter of a MiB at least.
+private func setDepotBudget() {
+  guard let heap = process.pointee.heap, let pools = process.pointee.bucketPools else { return }
+  pools.pointee.depotBudget = Int(bitPattern: max(heap.pointee.committedBytes / 16, 1 &<< 18))
 }
 
 private func fillSizeTable() {

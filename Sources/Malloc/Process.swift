@@ -58,6 +58,8 @@ struct Process: ~Copyable {
   var forkBins: UInt
   /// Forks by handlers that interrupted that thread's fork.
   var forksInHandlers: UInt
+  /// Where `drainIdleDepots` goes on.
+  let depotHand: Atomic<UInt>
   /// What signal handlers over slow paths freed; see `deferFree`.
   let deferred: Atomic<UInt>
   var emergency: EmergencyPool
@@ -81,6 +83,7 @@ struct Process: ~Copyable {
     forkOwner = 0
     forkBins = 0
     forksInHandlers = 0
+    depotHand = Atomic(0)
     deferred = Atomic(0)
     emergency = EmergencyPool()
     layerAbove = LayerAbove()

@@ -80,7 +80,10 @@ func leave(_ entry: Entry) {
 private func catchUp(_ cache: UnsafeMutablePointer<ThreadCache>) {
   if process.pointee.deferred.load(ordering: .relaxed) != 0 { freeDeferred() }
   // A handler that came for a large block may be over a fast path of this thread.
-  if !interruptedFastPath() { tick(cache) }
+  if !interruptedFastPath() {
+    if cache.pointee.events & 63 == 0 { cache.evictIdleBins() }
+    tick(cache)
+  }
 }
 
 /// Sets TLS, neither before what precedes the call nor after what follows it.
@@ -182,6 +185,9 @@ private func freeSmall(_ address: UInt, _ slab: UnsafeMutablePointer<Slab>) {
         cache.makeRoom(index, for: zone)
       {
         _ = push(address, bin)
+        if zone.pointee.pools.pointee.depotBytes > zone.pointee.pools.pointee.depotBudget {
+          drainIdleDepots()
+        }
       } else {
         process.pointee.existingZone(index)?.freeItem(address)
       }

@@ -29,6 +29,9 @@ struct ThreadCache: Linked, ~Copyable {
   /// Bit c of the pair: bin c has a bucket.
   var usedLow: UInt64
   var usedHigh: UInt64
+  /// Bit c of the pair: bin c came to a slow path since the last `evictIdleBins`.
+  var warmLow: UInt64
+  var warmHigh: UInt64
   /// Held by the owner in a slow path, and by who forks.
   let lock: Lock
   /// Bytes of items that the buckets of all bins can hold.
@@ -41,6 +44,8 @@ struct ThreadCache: Linked, ~Copyable {
   var exitRounds: UInt32
 
   static var headerBytes: UInt { 256 }
+  /// What a thread may cache in any case, bytes.
+  static var fewBytes: UInt { 1 &<< 17 }
   static var byteCount: UInt { headerBytes &+ (SizeClass.count &+ 1) &<< Bin.strideShift }
 
   init() {
@@ -48,6 +53,8 @@ struct ThreadCache: Linked, ~Copyable {
     previous = nil
     usedLow = 0
     usedHigh = 0
+    warmLow = 0
+    warmHigh = 0
     lock = Lock(rank: .thread)
     capacityBytes = 0
     events = 0
@@ -67,8 +74,10 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
   func noteUsed(_ index: UInt) {
     if index < 64 {
       pointee.usedLow |= 1 &<< UInt64(index)
+      pointee.warmLow |= 1 &<< UInt64(index)
     } else {
       pointee.usedHigh |= 1 &<< UInt64(index &- 64)
+      pointee.warmHigh |= 1 &<< UInt64(index &- 64)
     }
   }
 
@@ -113,6 +122,28 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
     pointee.capacityBytes = pointee.capacityBytes &+ change
     noteUsed(index)
     return isDone
+  }
+
+  /// Gives back the items of bins that had no business here for a while, if the thread
+  /// caches more than a small share of the heap: sizes of the program's last phase.
+  func evictIdleBins() {
+    let heapBytes = process.pointee.heap.unsafelyUnwrapped.pointee.committedBytes
+    if pointee.capacityBytes > max(heapBytes / 4, ThreadCache.fewBytes) {
+      forEachUsedBin { index in
+        let isWarm =
+          index < 64
+          ? pointee.warmLow &>> UInt64(index) & 1 : pointee.warmHigh &>> UInt64(index &- 64) & 1
+        if isWarm == 0, let zone = process.pointee.existingZone(index) {
+          let bin = bin(index)
+          pointee.capacityBytes &-= UInt(bitPattern: bin.capacity) &* zone.pointee.itemSize
+          bin.evict(to: zone)
+        }
+      }
+      pointee.usedLow &= pointee.warmLow
+      pointee.usedHigh &= pointee.warmHigh
+    }
+    pointee.warmLow = 0
+    pointee.warmHigh = 0
   }
 
   /// Hands every cached item to its zone.

@@ -8,6 +8,7 @@
 import Base
 import Keg
 import Platform
+import SizeClass
 import Synchronization
 import Zone
 
@@ -57,6 +58,19 @@ func drainDepots(heapBytes: UInt) -> Bool {
   if cached < max(heapBytes / 32, 1 &<< 21) { return false }
   process.pointee.forEachZone { if $0.countDepotItems() > 0 { $0.reclaim(.drain) } }
   return true
+}
+
+/// Depots hold more than they should together: those go that were not used since they
+/// were last looked at here, until it is enough.
+@inline(never)
+func drainIdleDepots() {
+  guard let pools = process.pointee.bucketPools else { return }
+  var left = SizeClass.count
+  while left > 0, pools.pointee.depotBytes > pools.pointee.depotBudget / 4 &* 3 {
+    let hand = process.pointee.depotHand.wrappingAdd(1, ordering: .relaxed).newValue
+    process.pointee.existingZone(1 &+ hand % SizeClass.count)?.drainIfIdle()
+    left &-= 1
+  }
 }
 
 /// Takes back all that can be had without other threads' help.

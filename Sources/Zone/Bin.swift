@@ -142,6 +142,15 @@ extension UnsafeMutablePointer where Pointee == Bin {
     }
   }
 
+  /// As `flush`, but past the depot: the items go to their slabs.
+  package func evict(to zone: UnsafeMutablePointer<Zone>) {
+    if let bucket = unload() { zone.giveBack(bucket) }
+    if let bucket = previousBucket {
+      pointee.previous = 0
+      zone.giveBack(bucket)
+    }
+  }
+
   /// Hands the previous bucket to the zone and forgets the loaded one's items.
   package func adoptOrphan(_ zone: UnsafeMutablePointer<Zone>) {
     if let bucket = unload() { zone.pointee.pools.pointee.give(bucket) }

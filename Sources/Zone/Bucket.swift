@@ -12,6 +12,7 @@
 
 import Base
 import Pages
+import Synchronization
 
 package struct Bucket: ~Copyable {
   /// The next bucket of a depot, or nil.
@@ -89,9 +90,12 @@ package enum BucketSize {
   }
 }
 
-/// The pools that buckets come from.
+/// The pools that buckets come from, and what full ones hold in all depots together.
 package struct BucketPools: ~Copyable {
   private let pools: UnsafeMutablePointer<Pool>
+  // Guides for bounds, each good for itself: relaxed.
+  private let bytesInDepots = Atomic<Int>(0)
+  private let budget = Atomic<Int>(1 &<< 19)
 
   /// - Parameter memory: room for `BucketSize.count` pools.
   package init(memory: UnsafeMutablePointer<Pool>, metadata: UnsafeMutablePointer<Metadata>) {
@@ -117,6 +121,19 @@ package struct BucketPools: ~Copyable {
 
   package borrowing func give(_ bucket: UnsafeMutablePointer<Bucket>) {
     (pools + Int(bucket.pointee.sizeIndex)).give(bucket.address)
+  }
+
+  /// Bytes of the items in all depots.
+  package var depotBytes: Int { bytesInDepots.load(ordering: .relaxed) }
+
+  /// Bytes that all depots together should hold at most.
+  package var depotBudget: Int {
+    get { budget.load(ordering: .relaxed) }
+    nonmutating set { budget.store(newValue, ordering: .relaxed) }
+  }
+
+  borrowing func countDepot(_ bytes: Int) {
+    _ = bytesInDepots.wrappingAdd(bytes, ordering: .relaxed)
   }
 
   package borrowing func pool(at index: Int) -> UnsafeMutablePointer<Pool> { pools + index }

@@ -38,6 +38,16 @@ extension UnsafeMutablePointer where Pointee == Zone {
     pointee.keg?.drain()
   }
 
+  /// Gives the whole depot back unless it was used since the last time this was asked:
+  /// the hand of a clock over all zones.
+  package func drainIfIdle() {
+    pointee.lock.lock()
+    let isWarm = pointee.isDepotWarm
+    pointee.isDepotWarm = false
+    pointee.lock.unlock()
+    if !isWarm { reclaim(.drain) }
+  }
+
   /// U10: one entry less a reclaim, half the way back on DRAIN_CPU.
   private func shrinkBuckets(_ level: ReclaimLevel) {
     let start = pointee.startEntries

@@ -81,8 +81,8 @@ package struct Zone: Linked, ~Copyable {
   /// The depot takes no more items than this.
   package var mostItems: Int
 
-  /// Items in 512 KiB.
-  let fewItems: Int
+  /// The depot was used since `drainIfIdle` last looked.
+  var isDepotWarm: Bool
 
   package var statistics: ZoneStatistics
   package var limit: Limit
@@ -116,7 +116,7 @@ package struct Zone: Linked, ~Copyable {
     startEntries = entries
     mostEntries = entries == 0 ? 0 : BucketSize.largest
     mostItems = .max
-    fewItems = Int(bitPattern: (1 &<< 19) / max(itemSize, 1))
+    isDepotWarm = false
     statistics = ZoneStatistics()
     limit = Limit()
   }
@@ -205,14 +205,13 @@ extension UnsafeMutablePointer where Pointee == Zone {
     return exchanged
   }
 
-  /// How many items the depot may hold: eight buckets or 512 KiB, or a sixteenth of
-  /// what the keg has, and no more than `mostItems`. What a burst frees beyond that
-  /// goes to its slabs, where other sizes can have the memory.
+  /// How many items the depot may hold: as many bytes as all depots together should,
+  /// but two buckets at least, and no more than `mostItems`. What a burst frees beyond
+  /// that goes to its slabs, where other sizes can have the memory.
   @inline(__always)
   private var depotLimit: Int {
-    let all = pointee.keg?.pointee.itemCount ?? 0
-    let some = max(max(8 &* pointee.bucketEntries, pointee.fewItems), Int(bitPattern: all / 16))
-    return min(some, pointee.mostItems)
+    let share = pointee.pools.pointee.depotBudget / Int(bitPattern: max(pointee.itemSize, 1))
+    return min(max(2 &* pointee.bucketEntries, share), pointee.mostItems)
   }
 
   /// Items in the depot now. Takes the zone lock.
@@ -235,6 +234,8 @@ extension UnsafeMutablePointer where Pointee == Zone {
   }
 
   private func pushFull(_ bucket: UnsafeMutablePointer<Bucket>) {
+    pointee.isDepotWarm = true
+    pointee.pools.pointee.countDepot(Int(bucket.pointee.count) &* Int(bitPattern: pointee.itemSize))
     bucket.pointee.next = pointee.full.load(ordering: .relaxed)
     pointee.full.store(bucket, ordering: .relaxed)
   }
@@ -242,6 +243,9 @@ extension UnsafeMutablePointer where Pointee == Zone {
   func popFull() -> UnsafeMutablePointer<Bucket>? {
     guard let bucket = pointee.full.load(ordering: .relaxed) else { return nil }
     pointee.full.store(bucket.pointee.next, ordering: .relaxed)
+    pointee.isDepotWarm = true
+    pointee.pools.pointee.countDepot(
+      0 &- Int(bucket.pointee.count) &* Int(bitPattern: pointee.itemSize))
     return bucket
   }
 
@@ -263,15 +267,6 @@ extension UnsafeMutablePointer where Pointee == Zone {
   /// Fills an empty bucket with up to `count` items; pops take the lowest first.
   package func fill(_ bucket: UnsafeMutablePointer<Bucket>, _ count: Int) {
     let got = importItems(count, into: bucket.slots, TakeFlags.none)
-    var i = 0
-    var j = got &- 1
-    while i < j {
-      let item = bucket.slots[i]
-      bucket.slots[i] = bucket.slots[j]
-      bucket.slots[j] = item
-      i &+= 1
-      j &-= 1
-    }
     bucket.pointee.count = UInt32(truncatingIfNeeded: got)
   }
 
@@ -279,6 +274,12 @@ extension UnsafeMutablePointer where Pointee == Zone {
   package func drain(_ bucket: UnsafeMutablePointer<Bucket>) {
     releaseItems(bucket.slots, Int(bucket.pointee.count))
     bucket.pointee.count = 0
+  }
+
+  /// Gives a bucket's items back to the keg, and the bucket to its pool.
+  package func giveBack(_ bucket: UnsafeMutablePointer<Bucket>) {
+    drain(bucket)
+    pointee.pools.pointee.give(bucket)
   }
 
   /// One item past all caches, or 0 when there is no memory.

@@ -28,11 +28,11 @@ private struct TestSlab {
   func take(_ count: Int) -> [UInt] {
     var out = [UInt](repeating: 0, count: count + 1)
     let taken = out.withUnsafeMutableBufferPointer {
-      slab.take(count, stride: Self.stride, into: $0.baseAddress!)
+      slab.take(count, stride: Self.stride, below: $0.baseAddress! + count)
     }
-    return out.prefix(taken).map { ($0 - Self.base) / Self.stride }
+    return out.prefix(count).suffix(taken).reversed().map { ($0 - Self.base) / Self.stride }
   }
-  func give(_ index: UInt) -> Bool { slab.give(index) }
+  func give(_ index: UInt) -> Bool { slab.give(index) == nil }
   var freeCount: UInt32 { slab.pointee.freeCount }
   func check() { slab.checkInvariants(itemCount: itemCount) }
 }
@@ -62,6 +62,18 @@ private struct TestSlab {
     #expect(slab.take(1) == [3])
     #expect(slab.take(1) == [7])
     #expect(slab.take(1) == [])
+  }
+
+  @Test("a run of items is given a word at a time, and stops at one that is free")
+  func runs() {
+    let slab = TestSlab(itemCount: 300)
+    _ = slab.take(300)
+    #expect(slab.slab.give(60, 140) == nil)
+    #expect(slab.freeCount == 140)
+    #expect(slab.slab.isFree(60) && slab.slab.isFree(199) && !slab.slab.isFree(200))
+    #expect(slab.slab.give(10, 100) == 60)
+    slab.check()
+    #expect(slab.take(140) == (60..<200).map { $0 })
   }
 
   @Test("an item that is free already is refused and changes nothing")
