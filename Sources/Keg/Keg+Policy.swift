@@ -20,6 +20,9 @@ package struct KegPolicy {
   package var highSlabs: Int = 1
   /// The same and those made in advance, until the next drain.
   package var idleSlabs: Int = 1
+  /// A keg of fewer slabs keeps none that is free unless it was told to: for one of many
+  /// kegs that the program did not choose, a slab is much.
+  package var smallSlabs: UInt = 0
   package init() {}
 }
 

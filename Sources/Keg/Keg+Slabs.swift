@@ -127,11 +127,11 @@ extension UnsafeMutablePointer where Pointee == Keg {
     UnsafeMutableRawPointer(bitPattern: slab.pointee.base &+ index &* pointee.layout.stride)
   }
 
-  /// Takes free slabs off the keg: all but those that may idle, or all of a small keg
-  /// that nobody asked to keep any, for which one slab is much. Called with the lock held.
+  /// Takes all free slabs but those that may idle off the keg. Called with the lock held.
   func detachSurplus() -> UnsafeMutablePointer<Slab>? {
+    let policy = pointee.policy
     let kept =
-      pointee.policy.idleSlabs == 1 && pointee.slabCount <= 16 ? 0 : pointee.policy.idleSlabs
+      pointee.slabCount < policy.smallSlabs && policy.idleSlabs == 1 ? 0 : policy.idleSlabs
     return pointee.free.count > kept ? detachFree(keeping: kept) : nil
   }
 

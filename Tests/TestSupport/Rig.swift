@@ -140,7 +140,8 @@ extension UnsafeMutablePointer where Pointee == Keg {
   package var slabsReturned: UInt { pointee.slabsReturned }
   package var layout: SlabLayout { pointee.layout }
 
-  /// Takes `count` items in as many calls as that needs; fewer when memory ends.
+  /// Takes `count` items in as many calls as that needs; fewer when memory ends. In
+  /// the order in which a bucket would pop them.
   package func takeAll(_ count: Int) -> [UInt] {
     var items = [UInt](repeating: 0, count: count)
     var got = 0
@@ -148,6 +149,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
       while got < count {
         let more = take(count - got, into: buffer.baseAddress! + got)
         if more == 0 { break }
+        buffer[got..<(got + more)].reverse()
         got += more
       }
     }
