@@ -37,7 +37,7 @@ SWIFTFLAGS := -enable-experimental-feature Embedded -wmo -parse-as-library \
   -swift-version 6 -package-name keg -g -dwarf-version=4 -Xcc -ftls-model=initial-exec -Xcc -fPIC \
   -Xcc -fvisibility=hidden -I shim/Platform/include -I shim/Debug/include
 
-CFLAGS := -O2 -gdwarf-4 -fPIC -std=gnu11 -Wall -Wextra -Werror -fno-builtin-malloc \
+CFLAGS := -O2 -DNDEBUG -gdwarf-4 -fPIC -std=gnu11 -Wall -Wextra -Werror -fno-builtin-malloc \
   -ftls-model=initial-exec -fvisibility=hidden -ffunction-sections \
   -fno-omit-frame-pointer -I shim/Platform/include -I shim/Debug/include
 LDFLAGS := -shared -fuse-ld=lld -Wl,--gc-sections,-z,now,-z,relro,-z,nodelete \

@@ -160,5 +160,7 @@ uint64_t keg_monotonic_nanoseconds(void) {
 
 // ---- debug build ----------------------------------------------------------
 
+#ifndef NDEBUG
 static __thread uint64_t lock_ranks;
 uint64_t *keg_lock_ranks(void) { return &lock_ranks; }
+#endif
