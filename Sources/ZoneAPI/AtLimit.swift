@@ -115,9 +115,6 @@ func runProcessDrainHook() -> Bool {
 
 // MARK: - Flags (D09)
 
-/// How many calls with wrong flags were reported; relaxed: a count.
-private let flagWarnings = Atomic<UInt32>(0)
-
 extension UnsafeMutablePointer where Pointee == Handle {
   /// Exactly one of WAITOK and NOWAIT: WAITOK if the caller said both or neither.
   @inline(__always)
@@ -129,8 +126,8 @@ extension UnsafeMutablePointer where Pointee == Handle {
 
   @inline(never)
   private func correctFlags(_ flags: Int32) -> Int32 {
-    if flagWarnings.load(ordering: .relaxed) < 10,
-      flagWarnings.wrappingAdd(1, ordering: .relaxed).oldValue < 10
+    if let zones = registry?.zones, zones.pointee.flagWarnings.load(ordering: .relaxed) < 10,
+      zones.pointee.flagWarnings.wrappingAdd(1, ordering: .relaxed).oldValue < 10
     {
       var text = Text(to: 2)
       text.append("kegmalloc: zone ")

@@ -40,6 +40,9 @@ struct ZoneTable: ~Copyable {
   /// Handles of malloc's zones by class, 0 until asked for; registry lock.
   fileprivate var ofMalloc: UnsafeMutablePointer<UInt>?
   var drainHook: DrainHook?
+  /// How many calls with wrong flags were reported; relaxed: a count. Here, because a
+  /// global would be made on first use, under a lock that a malloc may spin on.
+  let flagWarnings = Atomic<UInt32>(0)
   var drainArgument: UnsafeMutableRawPointer?
 }
 
