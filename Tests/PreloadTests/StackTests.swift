@@ -109,6 +109,16 @@ struct StackTests {
     outcome.expect(reports == 20, "\(reports) reports")
   }
 
+  @Test("a fault: the faulting instruction first; after a wild call, its target and the caller")
+  func fault() throws {
+    let read = try stacks("fault", options: "guard:right")
+    let reader = functions(read.stderr, below: "detected by")
+    read.expect(Array(reader.prefix(3)) == ["touch", "reach", "main"], "\(reader)")
+    let wild = try stacks("wild", options: "guard:right")
+    let caller = functions(wild.stderr, below: "detected by")
+    wild.expect(Array(caller.prefix(3)) == ["", "call", "main"], "\(caller)")
+  }
+
   @Test("stack_depth and unwind:off are obeyed")
   func options() throws {
     let short = try stacks("chain", options: "stack_depth:3")

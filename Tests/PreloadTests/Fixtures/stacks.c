@@ -7,6 +7,9 @@
 //   stacks bare       the same without a frame pointer: at least the inner part
 //   stacks closed     with every descriptor above 2 closed, in another directory
 //   stacks forked     in a child of a process with threads
+// And with guard:right, a fault:
+//   stacks fault      in touch(), which reads a freed block
+//   stacks wild       in nothing: call() jumps to a freed block
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -113,6 +116,13 @@ static void in_child(void) {
   }
 }
 
+__attribute__((noinline)) int touch(volatile char *block) { return block[3]; }
+__attribute__((noinline)) int reach(char *block) { return touch(block) + 1; }
+__attribute__((noinline)) void call(void *block) {
+  ((void (*)(void))block)();
+  BARRIER;
+}
+
 int main(int argc, char **argv) {
   const char *mode = argc > 1 ? argv[1] : "";
   if (strcmp(mode, "chain") == 0) {
@@ -136,6 +146,13 @@ int main(int argc, char **argv) {
     free_twice();
   } else if (strcmp(mode, "forked") == 0) {
     in_child();
+  } else if (strcmp(mode, "fault") == 0 || strcmp(mode, "wild") == 0) {
+    void *block = allocate_9(40), *volatile again = block;
+    release_9(block);
+    volatile int result = 0;
+    if (mode[0] == 'f') result = reach(again);
+    else call(again);
+    return result;
   } else {
     CHECK(0, "unknown mode %s", mode);
   }
