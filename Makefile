@@ -113,8 +113,9 @@ command: setup
 	install -m 755 .build/release/kegmalloc .build/release/kegmalloc-launch $(OUT)/bin
 
 files: $(OUT)/include/kegmalloc.h $(OUT)/lib/pkgconfig/kegmalloc.pc
-	@mkdir -p $(OUT)/share/man/man1
+	@mkdir -p $(OUT)/share/man/man1 $(OUT)/share/man/man3
 	install -m 644 docs/man/*.1 $(OUT)/share/man/man1
+	install -m 644 docs/man/*.3 $(OUT)/share/man/man3
 
 $(OUT)/include/kegmalloc.h: shim/include/kegmalloc.h
 	@mkdir -p $(@D)
@@ -192,7 +193,7 @@ test-unit:
 	$(SWIFT) test --skip PreloadTests
 
 # The preload tests run on the shipping build, and on one with traps.
-test-preload: library examples
+test-preload: library files examples
 	@$(MAKE) --no-print-directory CHECKED=1 $(BUILD)/checked/libkegmalloc.so $(BUILD)/checked/libkegmalloc-debug.so
 	$(SWIFT) test --filter PreloadTests
 	KEGMALLOC_LIB=$(CURDIR)/$(BUILD)/checked/libkegmalloc.so $(SWIFT) test --skip-build --filter PreloadTests
@@ -230,7 +231,8 @@ bench: all benchmarks
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include \
-	  $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/share/man/man1
+	  $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/share/man/man1 \
+	  $(DESTDIR)$(PREFIX)/share/man/man3
 	install -m 755 $(OUT)/bin/* $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(OUT)/include/* $(DESTDIR)$(PREFIX)/include
 	install -m 755 $(OUT)/lib/libkegmalloc.so $(OUT)/lib/libkegmalloc-debug.so $(DESTDIR)$(PREFIX)/lib
@@ -238,6 +240,7 @@ install: all
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' shim/kegmalloc.pc.in \
 	  > $(DESTDIR)$(PREFIX)/lib/pkgconfig/kegmalloc.pc
 	install -m 644 $(OUT)/share/man/man1/* $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 $(OUT)/share/man/man3/* $(DESTDIR)$(PREFIX)/share/man/man3
 
 clean:
 	rm -rf $(OUT) .build .build-tsan

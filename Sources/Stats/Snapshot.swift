@@ -31,6 +31,10 @@ package struct ZoneRow {
   /// or by the same one later (XDOMAIN).
   package let exchanged: UInt
   package let bucketEntries: Int
+  /// The most items; 0: no limit.
+  package let limit: UInt
+  /// Allocations that slept at the limit.
+  package let sleeps: UInt
 
   package var items: UInt { used &+ inArrays &+ inDepot &+ freeInSlabs }
   package var free: UInt { items &- used }
@@ -41,6 +45,8 @@ package struct ZoneRow {
     let depot = UInt(bitPattern: zone.pointee.depotItems)
     let statistics = zone.pointee.statistics
     bucketEntries = zone.pointee.bucketEntries
+    limit = UInt(bitPattern: zone.limitItems)
+    sleeps = zone.pointee.limit.sleeps
     zone.pointee.lock.unlock()
     var slabs: UInt = 0
     var bytes: UInt = 0
@@ -53,6 +59,10 @@ package struct ZoneRow {
       free = keg.pointee.freeCount
       taken = keg.pointee.usedCount
       keg.pointee.lock.unlock()
+    }
+    // A keg may serve several zones of the program, and a cache zone has none.
+    if zone.pointee.keg == nil || zone.pointee.keg.unsafelyUnwrapped.pointee.bin == 0 {
+      taken = statistics.imported &- statistics.released
     }
     name = zone.pointee.name
     size = zone.pointee.itemSize
