@@ -174,17 +174,18 @@ private func slabForRecords(_ slot: UInt) -> UnsafeMutablePointer<Slab>? {
 @inline(never)
 private func takeOtherThanFirst(_ first: UInt, _ bytes: UInt, _ alignment: UInt) -> UInt {
   let other = takeSlot(bytes, alignment)
-  Core.giveSlot(first)
+  giveSlot(first)
   guard other != 0, let map = Core.heap.pageMap(for: other),
     case .slab(let slab) = map.owner(at: map.index(of: other)), slab.pointee.base == other
   else { return other }
-  Core.giveSlot(other)
+  giveSlot(other)
   return 0
 }
 
 @inline(__always)
 private func takeSlot(_ bytes: UInt, _ alignment: UInt) -> UInt {
-  alignment > 16 ? Core.takeSlot(bytes, alignment: alignment) : Core.takeSlot(bytes)
+  if _slowPath(keg_debug_is_sampling()) { return takeSampleSlot(bytes, alignment) }
+  return alignment > 16 ? Core.takeSlot(bytes, alignment: alignment) : Core.takeSlot(bytes)
 }
 
 /// Sees to it that the slot's contents are known, and checks those that were.
@@ -192,34 +193,49 @@ private func takeSlot(_ bytes: UInt, _ alignment: UInt) -> UInt {
 private func prepare(_ item: Item, _ index: UInt) {
   let state = item.record.state
   if _fastPath(state == .freed || state == .free) { return checkFree(item) }
-  // Busy: another thread prepares the page.
-  if state == .untouched || state == .busy { return prepareUntouched(item, index) }
+  if state == .untouched || state == .preparing { return prepareUntouched(item, index) }
   die("the core handed out a block that is in use:", at: item.slot, zone: item.zone)
 }
 
-/// Writes zones and trash to this slot, to the one before it, whose end is its left
-/// zone, and to those behind it on the same OS page.
+/// Writes zones and trash to this slot and those behind it on the same OS page, and the
+/// left zone of the first, which is the end of the slot before it.
 @inline(never)
 private func prepareUntouched(_ item: Item, _ index: UInt) {
   guard let slab = item.slab else { return }
   let count = slab.pointee.keg.pointee.layout.itemCount
+  if index > 0 {
+    let record = slab.record(index &- 1)
+    if claim(record) {
+      writeZone(item.slot &- 16, item.slot)
+      record.set(.untouched, hasTrash: false)
+    }
+  }
   let pageEnd = item.end.roundedUp(to: Core.pageSize)
-  var i = index > 0 ? index &- 1 : 0
-  var slot = index > 0 ? item.slot &- item.capacity : item.slot
+  var i = index
+  var slot = item.slot
   while i < count, slot < pageEnd {
     let record = slab.record(i)
-    // Another thread may be about to use a slot behind this one: it says so first.
-    if record.change(from: .untouched, to: .busy) == .untouched {
+    if claim(record) {
       writeTrash(Trash.freed, slot, slot &+ item.capacity &- 16)
       writeZone(slot &+ item.capacity &- 16, slot &+ item.capacity)
       record.pointee.size = item.capacity &- 16
       record.set(
         .free, kind: .malloc, alignment: 16, hasLeftZone: false, hasTrash: true, epoch: 0)
-    } else if i <= index {
-      while record.state == .busy { keg_cpu_relax() }
     }
     slot = slot &+ item.capacity
     i &+= 1
+  }
+}
+
+/// Makes an untouched slot `.preparing`, or waits until another thread has prepared it.
+/// - Returns: false when it is not untouched any more.
+private func claim(_ record: RecordPointer) -> Bool {
+  while true {
+    switch record.change(from: .untouched, to: .preparing) {
+    case .untouched: return true
+    case .preparing: keg_cpu_relax()
+    default: return false
+    }
   }
 }
 

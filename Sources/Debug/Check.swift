@@ -83,14 +83,16 @@ private func reportTrash(_ damage: Damage, _ item: Item) {
   writeTrash(Trash.freed, item.user, item.userEnd)
 }
 
-/// Checks every item there is.
+/// Checks every item there is, while no thread changes one.
 func validateAll() {
   adoptOrphans()
-  forEachItem { item in
-    switch item.record.state {
-    case .live: checkZones(item, .checking)
-    case .freed, .free: if !item.isGuarded { checkFree(item) }
-    default: break
+  withOthersOutside {
+    forEachItem { item in
+      switch item.record.state {
+      case .live: checkZones(item, .checking)
+      case .freed, .free: if !item.isGuarded { checkFree(item) }
+      default: break
+      }
     }
   }
 }

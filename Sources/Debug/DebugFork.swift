@@ -31,12 +31,16 @@ func prepareFork() {
   debug.pointee.quarantineLock.lock()
   debug.pointee.reportLock.lock()
   debug.pointee.guardLock.lock()
+  forEachSampleLock { $0.lock() }
   debug.pointee.recordLock.lock()
 }
 
 /// Waits until no other thread is in a call of ours, but not for ever: one may hang in
 /// a write to a full pipe, or have been interrupted by a handler that never returns.
-private func waitForOthers() {
+/// - Returns: whether that came true.
+@discardableResult
+private func waitForOthers() -> Bool {
+  var areOutside = true
   let own = keg_debug_thread().address
   let limit = keg_monotonic_nanoseconds() &+ 200_000_000
   debug.pointee.threads.forEach { part in
@@ -45,7 +49,23 @@ private func waitForOthers() {
     while keg_debug_state_of(local) >= KEG_DEBUG_INSIDE, keg_monotonic_nanoseconds() < limit {
       keg_debug_yield()
     }
+    if keg_debug_state_of(local) >= KEG_DEBUG_INSIDE { areOutside = false }
   }
+  return areOutside
+}
+
+/// Runs `body` while no other thread is in a call of ours; not at all when one does not
+/// come out. The caller holds no lock.
+func withOthersOutside(_ body: () -> Void) {
+  debug.pointee.forkLock.lock()
+  debug.pointee.threadLock.lock()
+  keg_debug_set_forking(true)
+  keg_debug_barrier()
+  let areOutside = waitForOthers()
+  debug.pointee.threadLock.unlock()
+  if areOutside { body() }
+  keg_debug_set_forking(false)
+  debug.pointee.forkLock.unlock()
 }
 
 func parentOfFork() {
@@ -56,6 +76,7 @@ func parentOfFork() {
   keg_debug_set_forking(false)
   debug.pointee.recordLock.unlock()
   debug.pointee.guardLock.unlock()
+  forEachSampleLock { $0.unlock() }
   debug.pointee.reportLock.unlock()
   debug.pointee.quarantineLock.unlock()
   debug.pointee.threadLock.unlock()
@@ -68,6 +89,7 @@ func childOfFork() {
   debug.pointee.forksInHandlers = 0
   debug.pointee.recordLock.reset()
   debug.pointee.guardLock.reset()
+  forEachSampleLock { $0.reset() }
   debug.pointee.reportLock.reset()
   debug.pointee.quarantineLock.reset()
   debug.pointee.threadLock.reset()

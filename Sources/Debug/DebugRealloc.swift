@@ -25,7 +25,7 @@ import Synchronization
     leaveDebug()
     return new == 0 ? Core.fail() : UnsafeMutableRawPointer(bitPattern: new)
   case .unchecked, .emergency:
-    return moveUnchecked(pointer, size)
+    return keg_realloc(pointer, size)
   case .outside where Core.option(.deepBind) == DeepBindMode.keep && Core.isForeignBlock(address):
     return keg_realloc(pointer, size)
   default:
@@ -59,17 +59,6 @@ private func copy(from: UInt, to: UInt, _ count: UInt) {
   // Neither is 0: both are blocks in use.
   UnsafeMutableRawPointer(bitPattern: to).unsafelyUnwrapped.copyMemory(
     from: UnsafeRawPointer(bitPattern: from).unsafelyUnwrapped, byteCount: Int(bitPattern: count))
-}
-
-/// A block that is not checked becomes one that may be.
-private func moveUnchecked(_ pointer: UnsafeMutableRawPointer, _ size: UInt)
-  -> UnsafeMutableRawPointer?
-{
-  guard let new = allocate(size, alignment: 16, .malloc) else { return nil }
-  copy(
-    from: UInt(bitPattern: pointer), to: UInt(bitPattern: new), min(keg_usable_size(pointer), size))
-  deallocate(UInt(bitPattern: pointer), Claim(call: .free))
-  return new
 }
 
 /// For who comes in nested: a plain copy; the old block is put off.

@@ -30,6 +30,9 @@ struct DebugState: ~Copyable {
   let forkLock: Lock
   /// Protects `guardArena`.
   let guardLock: Lock
+  /// Protects `sampleKegs`.
+  let sampleLock: Lock
+  var sampleKegs: SampleKegs
   var guardArena: GuardArena
   var guardChoice: GuardChoice
   var recordMemory: RecordMemory
@@ -72,6 +75,8 @@ struct DebugState: ~Copyable {
     threadLock = Lock(rank: .none)
     forkLock = Lock(rank: .none)
     guardLock = Lock(rank: .none)
+    sampleLock = Lock(rank: .none)
+    sampleKegs = SampleKegs()
     guardArena = GuardArena()
     guardChoice = GuardChoice()
     recordMemory = RecordMemory()
@@ -145,6 +150,7 @@ private func bootDebug() -> Bool {
   debug.pointee.threadPool = pool
   debug.pointee.isTrashing = Core.option(.debugTrash) == TrashMode.on
   debug.pointee.sampleEvery = Int32(truncatingIfNeeded: Core.option(.debugSample))
+  if debug.pointee.sampleEvery > 1 { keg_debug_set_sampling() }
   debug.pointee.start = keg_monotonic_nanoseconds()
   debug.pointee.pid = processID()
   keg_debug_register_barrier()

@@ -8,18 +8,29 @@ import Malloc
 import Platform
 import Synchronization
 
+/// Whether this allocation is one of those that are not checked: option `sample`.
+@inline(__always)
+private func isSkipped() -> Bool {
+  let thread = keg_debug_thread()
+  thread.pointee.countdown &-= 1
+  return _slowPath(thread.pointee.countdown > 0)
+}
+
 /// malloc(3). All but every `sample`th allocation are the core's.
 @c public func keg_debug_malloc(_ size: UInt) -> UnsafeMutableRawPointer? {
-  allocate(size, alignment: 16, .malloc)
+  if isSkipped() { return keg_malloc(size) }
+  return allocate(size, alignment: 16, .malloc)
 }
 
 /// operator new and new[], ordinary and nothrow: nil when there is no memory.
 @c public func keg_debug_new(_ size: UInt) -> UnsafeMutableRawPointer? {
-  allocate(size, alignment: 16, .new)
+  if isSkipped() { return keg_malloc(size) }
+  return allocate(size, alignment: 16, .new)
 }
 
 @c public func keg_debug_new_array(_ size: UInt) -> UnsafeMutableRawPointer? {
-  allocate(size, alignment: 16, .newArray)
+  if isSkipped() { return keg_malloc(size) }
+  return allocate(size, alignment: 16, .newArray)
 }
 
 @c public func keg_debug_aligned_new(_ alignment: UInt, _ size: UInt) -> UnsafeMutableRawPointer? {
@@ -36,11 +47,13 @@ import Synchronization
 @c public func keg_debug_calloc(_ count: UInt, _ size: UInt) -> UnsafeMutableRawPointer? {
   let (bytes, overflow) = count.multipliedReportingOverflow(by: size)
   if overflow { return Core.fail() }
+  if isSkipped() { return keg_calloc(count, size) }
   return allocate(bytes, alignment: 16, .malloc, zeroed: true)
 }
 
 private func allocateAligned(_ alignment: UInt, _ size: UInt) -> UnsafeMutableRawPointer? {
-  allocate(size, alignment: max(alignment, 16), .memalign)
+  if isSkipped() { return keg_memalign(alignment, size) }
+  return allocate(size, alignment: max(alignment, 16), .memalign)
 }
 
 /// posix_memalign(3): returns the error and leaves `result` and errno alone.
@@ -80,6 +93,8 @@ private func allocateAligned(_ alignment: UInt, _ size: UInt) -> UnsafeMutableRa
 // MARK: - Freeing
 
 @c public func keg_debug_free(_ pointer: UnsafeMutableRawPointer?) {
+  // Checked items of a sample lie in slabs that the core's fast path does not know.
+  if _slowPath(keg_debug_is_sampling()), Core.giveSlotFast(UInt(bitPattern: pointer)) { return }
   deallocate(UInt(bitPattern: pointer), Claim(call: .free))
 }
 

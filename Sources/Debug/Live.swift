@@ -78,7 +78,7 @@ private func walk(
   var i: UInt = 0
   while i < layout.itemCount {
     let record = slab.record(i)
-    if record.state != .untouched {
+    if record.state != .untouched, record.state != .preparing {
       body(
         Item(
           record: record, slot: slab.pointee.base &+ i &* layout.stride, capacity: layout.stride,

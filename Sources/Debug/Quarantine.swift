@@ -173,13 +173,25 @@ func release(_ slot: UInt) {
     keg_prefetch(slab.record(keg.slot(of: slot, in: slab)).address)
     keg_prefetch(slot)
     if keg.pointee.layout.stride > 64 { keg_prefetch(slot &+ 64) }
-    Core.giveSlot(slot)
+    giveSlot(slot, keg)
   case .span(let span):
     guard let item = largeItem(span) else { return }
     checkFree(item)
     releaseLargeItem(item)
   default: break
   }
+}
+
+@inline(__always)
+private func giveSlot(_ slot: UInt, _ keg: UnsafeMutablePointer<Keg>) {
+  if _fastPath(keg.pointee.bin != 0) { Core.giveSlot(slot) } else { keg.give(slot) }
+}
+
+/// Gives a slot back to where it came from.
+func giveSlot(_ slot: UInt) {
+  guard let map = Core.heap.pageMap(for: slot), case .slab(let slab) = map.owner(at: map.index(of: slot))
+  else { return Core.giveSlot(slot) }
+  giveSlot(slot, slab.pointee.keg)
 }
 
 func milliseconds() -> UInt32 {

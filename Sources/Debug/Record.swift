@@ -40,6 +40,8 @@ enum ItemState: UInt32 {
   case freed
   /// In a call of free or realloc.
   case busy
+  /// Untouched; a thread writes zones and trash to it.
+  case preparing
 }
 
 /// By what call memory came, in the order of the names that reports use.
@@ -185,7 +187,7 @@ struct Item {
     let item = Item(
       record: slab.record(UInt(bitPattern: index)),
       slot: slab.pointee.base &+ UInt(bitPattern: index) &* stride, capacity: stride, slab: slab)
-    return item.record.state == .untouched ? nil : item
+    return item.record.state == .untouched || item.record.state == .preparing ? nil : item
   }
 }
 

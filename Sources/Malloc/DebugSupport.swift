@@ -48,6 +48,16 @@ package enum Core {
     keg_free(UnsafeMutableRawPointer(bitPattern: slot))
   }
 
+  /// free(3) as its fast path does it. False: it is not for that.
+  @inline(__always)
+  package static func giveSlotFast(_ slot: UInt) -> Bool {
+    let map = keg_fast_page_map()
+    let index = (slot &- map) &>> 16
+    guard _fastPath(index < keg_fast_chunk_count()) else { return false }
+    let offset = UInt((map &+ index &* 2).pointer(to: UInt16.self).pointee)
+    return push(slot, (keg_get_thread_bins() &+ offset).pointer(to: Bin.self))
+  }
+
   /// The same for who comes in nested, if `address` is a block for handlers.
   package static func giveSlotNested(_ address: UInt) {
     if let map = heap.pageMap(for: address) {

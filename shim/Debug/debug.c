@@ -14,6 +14,7 @@ __thread struct keg_debug_thread keg_debug_self;
 char keg_debug_bytes[KEG_DEBUG_BYTES] __attribute__((aligned(64)));
 char keg_debug_running;
 char keg_debug_forking;
+char keg_debug_sampling;
 char keg_report_bytes[KEG_REPORT_BYTES] __attribute__((aligned(64)));
 
 static pthread_key_t exit_key;
