@@ -95,11 +95,22 @@ func bootStacks() {
   if Core.option(.unwind) != UnwindMode.off { keg_set_stacks_up() }
 }
 
-// fork: a thread in libunwind comes out of it first.
+// fork: another thread that is in libunwind comes out of it first. A handler that
+// forks over a capture of its own thread does not wait for itself.
 
-func prepareForkOfStacks() { if stacksAreUp { stacks.pointee.libunwindLock.lock() } }
+func prepareForkOfStacks() {
+  if stacksAreUp, !isCapturing { stacks.pointee.libunwindLock.lock() }
+}
 
-func parentOfForkOfStacks() { if stacksAreUp { stacks.pointee.libunwindLock.unlock() } }
+func parentOfForkOfStacks() {
+  if stacksAreUp, !isCapturing { stacks.pointee.libunwindLock.unlock() }
+}
+
+/// Whether the calling thread is in a capture, below the handler that asks.
+private var isCapturing: Bool {
+  let record = keg_get_stack_record()
+  return record > recordGone && record.pointer(to: StackRecord.self).pointee.isBusy
+}
 
 func childOfForkOfStacks() {
   guard stacksAreUp else { return }
