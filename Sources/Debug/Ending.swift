@@ -42,7 +42,11 @@ func finish() -> Int32? {
   }
   thread.pointee.state = state
   let code = Int32(truncatingIfNeeded: Core.option(.debugExitCode))
-  return debug.pointee.findings.errors &+ debug.pointee.leaks > 0 && code != 0 ? code : nil
+  if code == 0 { return nil }
+  if debug.pointee.findings.errors > 0 { return code }
+  // A compiler's driver gives up when the assembler, which leaks, seems to fail; whoever
+  // started the driver hears of the leaks all the same.
+  return debug.pointee.leaks > 0 && !keg_leak_parent_is_checked() ? code : nil
 }
 
 /// Our destructor.

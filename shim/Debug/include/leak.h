@@ -102,6 +102,10 @@ extern uintptr_t keg_leak_stack_end(void) KEG_LEAK_HIDDEN;
 extern uintptr_t keg_leak_exit_caller(uintptr_t sp, uintptr_t end, uintptr_t *_Nonnull registers,
                                       bool *_Nonnull main_returned) KEG_LEAK_HIDDEN;
 
+/// Whether the parent process has this library too, and is a program that may take our
+/// status for a failure: not a shell, nor one that only passes it on.
+extern bool keg_leak_parent_is_checked(void) KEG_LEAK_HIDDEN;
+
 // ---- entry (leak_entry.c) ---------------------------------------------------------------
 
 /// Calls `body` with the address of this frame: six saved registers, the return
