@@ -63,6 +63,9 @@ struct ArenaTests {
   @Test("A13, A14: the quantum caches serve a page loop; reap empties them")
   func caches() throws { try Linkage.linked.expectOK("arenas", ["caches"]) }
 
+  @Test("there is one copy of the allocator", arguments: Linkage.allCases)
+  func oneCopy(linkage: Linkage) throws { try linkage.expectOK("arenas", ["one-copy"]) }
+
   @Test("arguments that make no sense get an error number")
   func refused() throws { try Linkage.linked.expectOK("arenas", ["refused"]) }
 

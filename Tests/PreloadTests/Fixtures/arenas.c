@@ -1,6 +1,7 @@
 // The arena calls of kegmalloc.h, linked: one case for each of A01 to A14 on what the
 // program can see of it, then misuse, threads, fork and signal handlers.
 #include "fixture.h"
+#include <dlfcn.h>
 #include <kegmalloc.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -544,6 +545,29 @@ static void handlers(void) {
   CHECK(stats_of(shared).allocated == 0 && keg_arena_destroy(shared, 0) == 0);
 }
 
+// Linked, preloaded or both: the loader has mapped the code of one library, and malloc
+// and the arena calls are of that one.
+static void one_copy(void) {
+  FILE *maps = fopen("/proc/self/maps", "re");
+  CHECK(maps);
+  char line[1024];
+  int copies = 0;
+  uintptr_t low = 0, high = 0;
+  while (fgets(line, sizeof line, maps)) {
+    if (!strstr(line, "libkegmalloc") || !strstr(line, " r-xp ")) continue;
+    copies++;
+    CHECK(sscanf(line, "%zx-%zx", &low, &high) == 2);
+  }
+  fclose(maps);
+  CHECK(copies == 1, "%d", copies);
+  Dl_info info;
+  void *names[] = {dlsym(RTLD_DEFAULT, "malloc"), dlsym(RTLD_DEFAULT, "keg_arena_alloc"), dlsym(RTLD_DEFAULT, "free")};
+  for (int i = 0; i < 3; i++) {
+    CHECK(dladdr(names[i], &info) && strstr(info.dli_fname, "libkegmalloc"), "%s", info.dli_fname);
+    CHECK((uintptr_t)names[i] >= low && (uintptr_t)names[i] < high);
+  }
+}
+
 int main(int argc, char **argv) {
   CHECK(argc >= 2);
   const char *name = argv[1];
@@ -557,6 +581,7 @@ int main(int argc, char **argv) {
   else if (!strcmp(name, "whereabouts")) whereabouts();
   else if (!strcmp(name, "caches")) caches();
   else if (!strcmp(name, "refused")) refused();
+  else if (!strcmp(name, "one-copy")) one_copy();
   else if (!strcmp(name, "fatal")) fatal(argv[2]);
   else if (!strcmp(name, "threads")) threads(0);
   else if (!strcmp(name, "fork")) threads(100);
