@@ -35,6 +35,9 @@ struct ForkTests {
   @Test("children of _Fork and raw clone have a working heap", arguments: ["_Fork", "clone"])
   func raw(kind: String) throws { try expectOK("fork_kinds", [kind]) }
 
+  @Test("children of _Fork and raw clone beside busy threads allocate and end", .ours)
+  func orphans() throws { try expectOK("fork_kinds", ["orphans"]) }
+
   @Test(
     "other programs are started while threads allocate",
     arguments: ["vfork", "posix_spawn", "system", "popen"])

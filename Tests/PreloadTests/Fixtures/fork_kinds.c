@@ -1,6 +1,7 @@
 // The other ways to make a process; the argument names one. With threads in the
 // parent only fork itself promises a working malloc, so the raw ways run with other
-// threads asleep, outside the allocator.
+// threads asleep, outside the allocator; beside busy ones (`orphans`) a child must
+// still allocate, free its own blocks and end.
 #include "fixture.h"
 #include <sched.h>
 #include <signal.h>
@@ -62,6 +63,19 @@ static void bare(pid_t (*make)(void)) {
   }
 }
 
+// Locks are held and lists half changed in threads that the child does not have.
+static void orphans(void) {
+  for (int i = 0; i < 200; i++) {
+    pid_t pid = i & 1 ? _Fork() : raw_clone();
+    if (pid == 0) {
+      alarm(20);
+      churn(100);
+      _exit(0);
+    }
+    reap(pid);
+  }
+}
+
 static void sleepers(void) {
   pthread_t thread;
   for (int i = 0; i < 3; i++) CHECK(pthread_create(&thread, NULL, sleep_long, NULL) == 0);
@@ -87,8 +101,10 @@ int main(int argc, char **argv) {
     return ok();
   }
   for (int i = 0; i < 2; i++) pthread_create(&threads[i], NULL, busy, (void *)&stop);
+  if (!strcmp(kind, "orphans")) orphans();
   for (int i = 0; i < 50; i++) {
     char *const command[] = {"/bin/true", NULL};
+    if (!strcmp(kind, "orphans")) break;
     if (!strcmp(kind, "vfork")) {
       pid_t pid = vfork();
       if (pid == 0) {
