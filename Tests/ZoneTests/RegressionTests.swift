@@ -1,7 +1,7 @@
 // RegressionTests.swift: the bugs that UMA's history tells of, by number.
 //
-//   1  destroy races with the timer       zones are not destroyed yet
-//   2  bucket structs lost at destroy     below
+//   1  destroy races with the timer       PreloadTests/ZoneAPITests `churn`
+//   2  bucket structs lost at destroy     below; ZoneAPITests `churn`
 //   3  unused slab stays partial          below
 //   4  statistics of absent caches        StatsTests/RegressionTests
 //   5  negative USED after a drain        StatsTests/RegressionTests
@@ -11,14 +11,14 @@
 //   9  lost race leaks a table            there is one grower, its lock is held; VmemTests
 //  10  free never reuses a bucket         below
 //  11  an empty bucket is handed out      below
-//  12  no debug check without dtor        there is no debug zone yet
-//  13  debug check after the dtor         there is no debug zone yet
-//  14  zero lost for cached items         calloc is Malloc's; PreloadTests
-//  15  blocking at the limit fails        there are no limits yet
+//  12  no debug check without dtor        the debug library checks at the call, not in a ctor or dtor
+//  13  debug check after the dtor         as 12
+//  14  zero lost for cached items         PreloadTests: calloc; ZoneAPITests `zero`
+//  15  blocking at the limit fails        LimitTests; PreloadTests/ZoneAPITests `waiters`, `fifo`
 //  16  one address twice, pages leaked    below
 //  17  lock held over the back end        below
 //  18  boot pages left unused             below
-//  19  reference count after its slab     there are no reference counts
+//  19  reference count after its slab     PreloadTests/ZoneAPITests `refcnt`
 //  20  natural alignment                  below
 //  21  wrong lookup at destroy            below
 //  22  INTERNAL zone asked for a cache    below
