@@ -190,21 +190,21 @@ demo: all
 test: all test-unit test-preload test-tsan
 
 test-unit:
-	$(SWIFT) test --skip PreloadTests
+	SWIFT=$(SWIFT) tools/run-tests.sh --skip PreloadTests
 
 # The preload tests run on the shipping build, and on one with traps.
 test-preload: library files examples
 	@$(MAKE) --no-print-directory CHECKED=1 $(BUILD)/checked/libkegmalloc.so $(BUILD)/checked/libkegmalloc-debug.so
-	$(SWIFT) test --filter PreloadTests
-	KEGMALLOC_LIB=$(CURDIR)/$(BUILD)/checked/libkegmalloc.so $(SWIFT) test --skip-build --filter PreloadTests
+	SWIFT=$(SWIFT) tools/run-tests.sh --filter PreloadTests
+	KEGMALLOC_LIB=$(CURDIR)/$(BUILD)/checked/libkegmalloc.so SWIFT=$(SWIFT) tools/run-tests.sh --skip-build --filter PreloadTests
 
 test-tsan:
-	$(SWIFT) test --sanitize=thread --scratch-path .build-tsan \
+	SWIFT=$(SWIFT) tools/run-tests.sh --sanitize=thread --scratch-path .build-tsan \
 	  --filter 'BaseTests|VmemTests|KegTests|ZoneTests'
 
 # Slow ones: whole test-suites and servers. Needs tools/packages-programs.txt.
 test-programs: library
-	KEGMALLOC_TEST_PROGRAMS=1 $(SWIFT) test --filter PreloadTests
+	KEGMALLOC_TEST_PROGRAMS=1 SWIFT=$(SWIFT) tools/run-tests.sh --filter PreloadTests
 
 check: library
 	@OUT=$(OUT) BUILD=$(DIR) tools/checks/all.sh
