@@ -67,10 +67,6 @@ extension Option {
       number(
         "limit", "MiB", "0", "0 ... 1073741824", 0, 0, 1_073_741_824,
         "allocations that would take the program above this fail; 0: no limit")
-    case .debugValidateSignal:
-      number(
-        "validate_signal", "", "0", "0 ... 64", 0, 0, 64,
-        "debug: a signal after which all memory is checked at the next call; 0: none")
     case .unwind:
       word(
         "unwind", "auto", "auto|libunwind|tables|fp|off", UnwindMode.auto, 4,

@@ -29,7 +29,6 @@ package enum Option: Int {
   case debugJSONFile
   case debugMeanFailures
   case debugLimit
-  case debugValidateSignal
   case unwind
   case stackDepth
   case debugLeakCheck
@@ -39,7 +38,7 @@ package enum Option: Int {
   case profileFile
 
   /// How many options there are; their raw values are 0 ..< count.
-  package static var count: Int { 28 }
+  package static var count: Int { 27 }
 }
 
 package struct OptionDescription {

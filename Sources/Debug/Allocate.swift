@@ -14,6 +14,7 @@ import Malloc
 import Platform
 import SizeClass
 import Synchronization
+import Vmem
 
 /// How the calling thread came in.
 enum Way {
@@ -108,6 +109,7 @@ func allocateItem(
     reportNegativeSize(size, kind)
     return 0
   }
+  if _slowPath(debug.pointee.isFailing), mustFail(size) { return 0 }
   if size > Core.greatest / 2 || alignment > Core.greatest / 4 { return 0 }
   if isGuarded(size) {
     let item = allocateGuarded(size, alignment, kind, zeroed)
@@ -121,6 +123,20 @@ func allocateItem(
   let bytes = slotBytes(size, leftZone: alignment)
   if bytes > SizeClass.largest { return allocateLargeItem(size, alignment, kind, zeroed) }
   return allocateInSlab(bytes, size, alignment, alignment, kind, zeroed)
+}
+
+/// Whether an option makes this allocation fail: now and then on purpose (libumem's
+/// mtbf, L09), once the program has started; or because the heap would grow beyond `limit`.
+@inline(never)
+private func mustFail(_ size: UInt) -> Bool {
+  let mean = Core.option(.debugMeanFailures)
+  if mean != 0, keg_debug_has_started(), randomNumber() % mean == 0 { return true }
+  let limit = Core.option(.debugLimit) &<< 20
+  if limit == 0 { return false }
+  let arena = Core.heap.pointee.arena
+  if arena.bytesInUseAndDirty.inUse &+ size <= limit { return false }
+  giveUpQuarantine()
+  return arena.bytesInUseAndDirty.inUse &+ size > limit
 }
 
 /// An item in a slot of `bytes`, 0 without memory, or 1: only first slots are to be had.

@@ -44,6 +44,8 @@ struct DebugState: ~Copyable {
   /// Counts of threads that have ended.
   var counts: Counts
   var isTrashing: Bool
+  /// Whether `mtbf` or `limit` is set.
+  var isFailing: Bool
   /// One allocation in so many is checked.
   var sampleEvery: Int32
   /// Nanoseconds at boot.
@@ -87,6 +89,7 @@ struct DebugState: ~Copyable {
     threadPool = nil
     counts = Counts()
     isTrashing = true
+    isFailing = false
     sampleEvery = 1
     start = 0
     now = 0
@@ -149,6 +152,7 @@ private func bootDebug() -> Bool {
       metadata: Core.heap.pointee.metadata))
   debug.pointee.threadPool = pool
   debug.pointee.isTrashing = Core.option(.debugTrash) == TrashMode.on
+  debug.pointee.isFailing = Core.option(.debugMeanFailures) != 0 || Core.option(.debugLimit) != 0
   debug.pointee.sampleEvery = Int32(truncatingIfNeeded: Core.option(.debugSample))
   if debug.pointee.sampleEvery > 1 { keg_debug_set_sampling() }
   debug.pointee.start = keg_monotonic_nanoseconds()

@@ -40,6 +40,10 @@ void keg_debug_watch_thread_exit(void) {
   if (has_exit_key) pthread_setspecific(exit_key, &keg_debug_self);
 }
 
+static bool has_started;
+__attribute__((constructor)) static void note_start(void) { has_started = true; }
+bool keg_debug_has_started(void) { return has_started; }
+
 void keg_debug_register_barrier(void) {
   keg_syscall6(324 /* membarrier */, 16 /* REGISTER_PRIVATE_EXPEDITED */, 0, 0, 0, 0, 0);
 }

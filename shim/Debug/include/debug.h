@@ -57,6 +57,9 @@ extern void keg_debug_register_barrier(void) KEG_DEBUG_HIDDEN;
 extern void keg_debug_barrier(void) KEG_DEBUG_HIDDEN;
 extern void keg_debug_yield(void) KEG_DEBUG_HIDDEN;
 
+/// Whether the program's own constructors may run: the libraries below us are ready.
+extern bool keg_debug_has_started(void) KEG_DEBUG_HIDDEN;
+
 /// Whether only a part of the allocations is checked: option `sample`.
 extern char keg_debug_sampling KEG_DEBUG_HIDDEN;
 static inline bool keg_debug_is_sampling(void) { return keg_debug_sampling; }
