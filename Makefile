@@ -58,6 +58,9 @@ ALIASES := malloc=keg_malloc free=keg_free calloc=keg_calloc realloc=keg_realloc
   _ZdaPvSt11align_val_tRKSt9nothrow_t=keg_free _ZdlPvmSt11align_val_t=keg_free \
   _ZdaPvmSt11align_val_t=keg_free
 COMMON_LDFLAGS := $(LDFLAGS)
+# Start-up is what the dynamic linker does: it maps two segments, code with all that is
+# only read, and one page that it relocates, and neither copies nor clears another page.
+LDFLAGS += -Wl,--no-rosegment,-z,separate-loadable-segments
 LDFLAGS += -Wl,--version-script=shim/exports.map $(foreach alias,$(ALIASES),-Wl,--defsym=$(alias))
 
 # In the debug library they are those of the layer Debug (shim/Exports/operators.c

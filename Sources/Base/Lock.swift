@@ -11,9 +11,11 @@ import Platform
 import Synchronization
 
 /// The order in which locks may be taken, lowest first.
+///
+/// The first is all zero bits: the lock of that rank, the only one that is a global,
+/// lies in .bss, and the library has no .data for the dynamic linker to map and copy.
 package enum LockRank: UInt8 {
-  case fork = 0
-  case boot
+  case boot = 0
   case threadList
   case thread
   case zoneList

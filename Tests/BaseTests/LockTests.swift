@@ -122,7 +122,7 @@ extension Shared {
   @Test("locks may be taken in the order of their ranks, and again after release")
   func order() {
     let ranks: [LockRank] = [
-      .fork, .boot, .threadList, .thread, .zoneList, .zone, .keg, .heap, .arena, .arena1, .arena2, .arena3, .outside,
+      .boot, .threadList, .thread, .zoneList, .zone, .keg, .heap, .arena, .arena1, .arena2, .arena3, .outside,
       .metadata,
     ]
     let locks = ranks.map { Shared(pointer: Guarded.make(rank: $0)) }
