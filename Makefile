@@ -93,7 +93,8 @@ C_FILES := $(wildcard shim/Platform/*.c shim/Exports/*.c)
 OBJECTS := $(C_FILES:shim/%.c=$(DIR)/%.o) $(ENTRIES:%=$(DIR)/%.o)
 # The debug library: the same, with the layer Debug, and operators that say who they are.
 DEBUG_C_FILES := $(wildcard shim/Debug/*.c shim/DebugExports/*.c)
-DEBUG_OBJECTS := $(filter-out $(DIR)/Exports/operators.o $(DIR)/Exports/leaks.o,$(OBJECTS)) \
+DEBUG_OBJECTS := $(C_FILES:shim/%.c=$(DIR)/%.o) $(ENTRIES:%=$(DIR)/framed/%.o)
+DEBUG_OBJECTS := $(filter-out $(DIR)/Exports/operators.o $(DIR)/Exports/leaks.o,$(DEBUG_OBJECTS)) \
   $(DEBUG_C_FILES:shim/%.c=$(DIR)/%.o) $(DIR)/DebugExports/operators.o $(DIR)/Debug.o
 HEADERS := $(wildcard shim/Platform/include/* shim/Debug/include/*)
 LIBRARY := $(DIR)/libkegmalloc.so
@@ -180,8 +181,15 @@ $(DIR)/$(1).o: $(wildcard Sources/$(1)/*.swift) $(DIR)/$(1).swiftmodule
 endef
 $(foreach layer,$(ENTRIES) Debug,$(eval $(call ENTRY_RULE,$(layer))))
 
-# Captures of stacks step over this layer's own frames by frame pointers.
-$(DIR)/Debug.o: SWIFTFLAGS += -Xcc -fno-omit-frame-pointer
+# In the debug library captures of stacks step over its own frames by frame pointers:
+# those of Debug, and of what calls it, the zone calls.
+$(DIR)/Debug.o $(DIR)/framed/%.o: SWIFTFLAGS += -Xcc -fno-omit-frame-pointer
+define FRAMED_RULE
+$(DIR)/framed/$(1).o: $(wildcard Sources/$(1)/*.swift) $(DIR)/$(1).swiftmodule
+	@mkdir -p $$(@D)
+	$$(SWIFTC) $$(SWIFTFLAGS) -I $(DIR) -c -module-name $(1) -o $$@ $$(filter Sources/$(1)/%,$$^)
+endef
+$(foreach layer,$(ENTRIES),$(eval $(call FRAMED_RULE,$(layer))))
 
 # ---- verbs ------------------------------------------------------------------
 

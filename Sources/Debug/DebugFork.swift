@@ -32,6 +32,7 @@ func prepareFork() {
   debug.pointee.reportLock.lock()
   debug.pointee.guardLock.lock()
   forEachSampleLock { $0.lock() }
+  debug.pointee.zoneLock.lock()
   debug.pointee.recordLock.lock()
 }
 
@@ -75,6 +76,7 @@ func parentOfFork() {
   }
   keg_debug_set_forking(false)
   debug.pointee.recordLock.unlock()
+  debug.pointee.zoneLock.unlock()
   debug.pointee.guardLock.unlock()
   forEachSampleLock { $0.unlock() }
   debug.pointee.reportLock.unlock()
@@ -88,6 +90,7 @@ func parentOfFork() {
 func childOfFork() {
   debug.pointee.forksInHandlers = 0
   debug.pointee.recordLock.reset()
+  debug.pointee.zoneLock.reset()
   debug.pointee.guardLock.reset()
   forEachSampleLock { $0.reset() }
   debug.pointee.reportLock.reset()

@@ -32,6 +32,9 @@ struct DebugState: ~Copyable {
   let guardLock: Lock
   /// Protects `sampleKegs`.
   let sampleLock: Lock
+  /// Protects `zoneItems`.
+  let zoneLock: Lock
+  var zoneItems: ZoneItems
   var sampleKegs: SampleKegs
   var guardArena: GuardArena
   var guardChoice: GuardChoice
@@ -78,6 +81,8 @@ struct DebugState: ~Copyable {
     forkLock = Lock(rank: .none)
     guardLock = Lock(rank: .none)
     sampleLock = Lock(rank: .none)
+    zoneLock = Lock(rank: .none)
+    zoneItems = ZoneItems()
     sampleKegs = SampleKegs()
     guardArena = GuardArena()
     guardChoice = GuardChoice()
@@ -167,6 +172,7 @@ private func bootDebug() -> Bool {
     if case .item(let item) = place(of: $0) { restoreFirstWord(item) }
   }
   bootGuard()
+  bootZoneChecks()
   bootProfile()
   keg_debug_set_running()
   debugBootLock.unlock()

@@ -54,6 +54,9 @@ struct Finding {
   var damage: Damage? = nil
   /// A second number that the phrase ends with, such as a size that was claimed.
   var number: UInt? = nil
+  /// The zone of the item, when it is one of the program's own; and the zone that it was freed to.
+  var zone: UnsafePointer<CChar>? = nil
+  var givenTo: UnsafePointer<CChar>? = nil
   /// Where it came to light. 0: not known.
   var stack: StackID = 0
 
@@ -161,6 +164,7 @@ extension AllocationKind {
     case .newArray: "new[]"
     case .alignedNew: "aligned new"
     case .alignedNewArray: "aligned new[]"
+    case .zone: "keg_zone_alloc"
     }
   }
 }

@@ -127,6 +127,7 @@ func countFree() {
 @inline(never)
 private func deallocateUnknown(_ address: UInt, _ claim: Claim) {
   switch place(of: address) {
+  case .unchecked where reportFreeOfZoneItem(address): break
   case .unchecked, .emergency:
     Core.giveSlot(address)
   case .outside where Core.option(.deepBind) == DeepBindMode.keep && Core.isForeignBlock(address):

@@ -52,6 +52,8 @@ enum AllocationKind: UInt32 {
   case newArray
   case alignedNew
   case alignedNewArray
+  /// An item of a zone of the program's: in ZoneItems, never in a slot.
+  case zone
 }
 
 typealias StackID = UInt32

@@ -128,11 +128,15 @@ private func writeText(_ finding: Finding, _ text: inout ReportText) {
     text.append(", offset ")
     text.append(signed: Int(bitPattern: finding.address &- item.user))
     text.append(", zone ")
-    if let zone = item.zone {
+    if let zone = finding.zone ?? item.zone {
       text.append(cString: zone)
     } else {
       text.append(item.isGuarded ? "guard" : "large")
     }
+  }
+  if let zone = finding.givenTo {
+    text.append(", given to zone ")
+    text.append(cString: zone)
   }
   text.append("\n")
   writeStack("  detected by thread ", UInt(threadID()), finding.stack, &text)

@@ -100,6 +100,10 @@ func writeJSON(_ finding: Finding, _ number: UInt, _ text: inout ReportText) {
   text.key("time_ms")
   text.append(decimal: UInt(milliseconds()))
   if let item = finding.item { describe(item, finding, &text) }
+  if let zone = finding.givenTo {
+    text.key("given_to")
+    text.quoted(cString: zone)
+  }
   text.key("access")
   switch finding.access {
   case .none: text.append("null")
@@ -127,7 +131,7 @@ func writeJSON(_ finding: Finding, _ number: UInt, _ text: inout ReportText) {
 
 private func describe(_ item: Item, _ finding: Finding, _ text: inout ReportText) {
   text.key("zone")
-  if let zone = item.zone { text.quoted(cString: zone) } else { text.quoted(item.isGuarded ? "guard" : "large") }
+  if let zone = finding.zone ?? item.zone { text.quoted(cString: zone) } else { text.quoted(item.isGuarded ? "guard" : "large") }
   text.key("size")
   text.append(decimal: item.record.pointee.size)
   text.key("offset")

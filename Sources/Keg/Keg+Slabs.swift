@@ -111,7 +111,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
     defer { keg_step_inside(section) }
     var i: UInt = 0
     while i < pointee.layout.itemCount {
-      if itemInit(item(i, of: slab), size, 0) != 0 {
+      if itemInit(item(i, of: slab), size, 2 /* KEG_NOWAIT */) != 0 {
         while i > 0 {
           i &-= 1
           pointee.itemFini?(item(i, of: slab), size)

@@ -64,6 +64,7 @@ struct Process: ~Copyable {
   let deferred: Atomic<UInt>
   var emergency: EmergencyPool
   var layerAbove: LayerAbove
+  var zoneChecks: ZoneChecks
   let failures: FailureSource
 
   init() {
@@ -87,6 +88,7 @@ struct Process: ~Copyable {
     deferred = Atomic(0)
     emergency = EmergencyPool()
     layerAbove = LayerAbove()
+    zoneChecks = ZoneChecks()
     failures = FailureSource()
   }
 

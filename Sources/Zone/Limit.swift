@@ -24,6 +24,8 @@ package struct TakeFlags: Flags {
   package let rawValue: UInt64
   package init(rawValue: UInt64) { self.rawValue = rawValue }
   package init(alloc: Int32) { rawValue = UInt64(UInt32(bitPattern: alloc)) }
+  /// Nobody in particular is served: the program's functions shall not wait (KEG_NOWAIT).
+  package static var noWait: TakeFlags { TakeFlags(rawValue: 2) }
   /// Only what is free in slabs (KEG_NOVM).
   package static var noGrowth: TakeFlags { TakeFlags(rawValue: 8) }
   /// The keg's reserve too (KEG_USE_RESERVE).

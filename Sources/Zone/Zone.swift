@@ -266,7 +266,7 @@ extension UnsafeMutablePointer where Pointee == Zone {
 extension UnsafeMutablePointer where Pointee == Zone {
   /// Fills an empty bucket with up to `count` items; pops take the lowest first.
   package func fill(_ bucket: UnsafeMutablePointer<Bucket>, _ count: Int) {
-    let got = importItems(count, into: bucket.slots, TakeFlags.none)
+    let got = importItems(count, into: bucket.slots, .noWait)
     bucket.pointee.count = UInt32(truncatingIfNeeded: got)
   }
 
@@ -283,7 +283,7 @@ extension UnsafeMutablePointer where Pointee == Zone {
   }
 
   /// One item past all caches, or 0 when there is no memory.
-  package func allocateItem(_ flags: TakeFlags = .none) -> UInt {
+  package func allocateItem(_ flags: TakeFlags = .noWait) -> UInt {
     var item: UInt = 0
     let got = withUnsafeMutablePointer(to: &item) { importItems(1, into: $0, flags) }
     pointee.lock.lock()
@@ -317,7 +317,7 @@ extension UnsafeMutablePointer where Pointee == Zone {
     } else {
       got = importFromOutside(count, into: out, flags)
     }
-    if pointee.hooks.itemInit != nil { got = initItems(out, got) }
+    if pointee.hooks.itemInit != nil { got = initItems(out, got, flags) }
     pointee.lock.lock()
     pointee.statistics.imported &+= UInt(bitPattern: got)
     if got == 0 { pointee.statistics.failures &+= 1 }
@@ -340,12 +340,14 @@ extension UnsafeMutablePointer where Pointee == Zone {
 
   /// Calls the zone's init for items that came from the keg.
   /// - Returns: how many succeeded; the rest went back (U03).
-  private func initItems(_ items: UnsafeMutablePointer<UInt>, _ count: Int) -> Int {
+  private func initItems(
+    _ items: UnsafeMutablePointer<UInt>, _ count: Int, _ flags: TakeFlags
+  ) -> Int {
     var done = 0
     let section = keg_step_outside()
     while done < count {
       let item = UnsafeMutableRawPointer(bitPattern: items[done])
-      if pointee.hooks.itemInit?(item, Int(bitPattern: pointee.itemSize), 0) != 0 { break }
+      if pointee.hooks.itemInit?(item, Int(bitPattern: pointee.itemSize), flags.alloc) != 0 { break }
       done &+= 1
     }
     keg_step_inside(section)

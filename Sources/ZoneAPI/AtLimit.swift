@@ -126,7 +126,7 @@ extension UnsafeMutablePointer where Pointee == Handle {
 
   @inline(never)
   private func correctFlags(_ flags: Int32) -> Int32 {
-    if let zones = registry?.zones, zones.pointee.flagWarnings.load(ordering: .relaxed) < 10,
+    if !reportsMisuse(flags & 3 == 0 ? .noWait : .bothWaits), let zones = registry?.zones, zones.pointee.flagWarnings.load(ordering: .relaxed) < 10,
       zones.pointee.flagWarnings.wrappingAdd(1, ordering: .relaxed).oldValue < 10
     {
       var text = Text(to: 2)

@@ -88,7 +88,7 @@ extension UnsafeMutablePointer where Pointee == Handle {
     // Without a constructor, and nothing special asked for.
     let isPlain = UInt32(bitPattern: flags &- 1) < 2 && pointee.constructor == nil
       && !pointee.zone.isLimited && !pointee.flags.contains(.ofMalloc)
-      && pointee.meanFailures.load(ordering: .relaxed) == 0 && !failuresAreInjected
+      && pointee.meanFailures.load(ordering: .relaxed) == 0 && !failuresAreInjected && !isChecked
     if isPlain { _ = inSection { got &+= takeMany(items + got, wanted &- got) } }
     while got < wanted {
       guard let item = allocate(nil, flags, milliseconds: 0) else { break }
@@ -113,7 +113,7 @@ extension UnsafeMutablePointer where Pointee == Handle {
       }
       cache.giveBack()
     }
-    if got < wanted { got &+= pointee.zone.takeMany(wanted &- got, into: items + got, .none) }
+    if got < wanted { got &+= pointee.zone.takeMany(wanted &- got, into: items + got, .noWait) }
     return got
   }
 
@@ -121,7 +121,7 @@ extension UnsafeMutablePointer where Pointee == Handle {
   fileprivate func freeMany(_ items: UnsafeMutablePointer<UInt>, _ count: Int) {
     check()
     var done = 0
-    if pointee.destructor != nil || pointee.flags.contains(.ofMalloc) {
+    if pointee.destructor != nil || pointee.flags.contains(.ofMalloc) || isChecked {
       while done < count {
         free(UnsafeMutableRawPointer(bitPattern: items[done]), nil)
         done &+= 1
@@ -190,7 +190,7 @@ extension UnsafeMutablePointer where Pointee == Handle {
     guard let bucket else { return false }
     // Not in the bin meanwhile: init may use the zone.
     let had = Int(bucket.pointee.count)
-    let got = zone.takeMany(wanted &- had, into: bucket.slots + had, .none)
+    let got = zone.takeMany(wanted &- had, into: bucket.slots + had, .noWait)
     bucket.pointee.count = UInt32(truncatingIfNeeded: had &+ got)
     if let other = bin.takeLoaded() {
       if other.pointee.count == 0 { zone.pointee.pools.pointee.give(other) } else { zone.adopt(other) }

@@ -253,7 +253,7 @@ private func assemble(
       flags: flags.contains(.noBucket) ? zoneFlags.union(.noBucket) : zoneFlags))
   let made = memory.pointer(to: Handle.self)
   made.initialize(to: Handle(zone: zone))
-  made.pointee.flags = flags
+  made.pointee.flags = zonesAreChecked ? flags.union(.checked) : flags
   made.pointee.backed = backed
   made.pointee.constructor = attributes.constructor
   made.pointee.destructor = attributes.destructor

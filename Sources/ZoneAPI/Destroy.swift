@@ -29,11 +29,13 @@ import Zone
   let used = handle.usedItems()
   if used > 0 {
     handle.reportUsed(used)
+    if handle.isChecked { zoneChecks.pointee.inUse?(handle.address) }
     if flags & 1 == 0 {
       handle.putOnTable()
       return 16
     }
   }
+  if handle.isChecked { zoneChecks.pointee.forgets?(handle.address) }
   handle.dissolve()
   return 0
 }

@@ -13,6 +13,7 @@
 
 import Base
 import Keg
+import Malloc
 import Pages
 import SizeClass
 import Synchronization
@@ -44,6 +45,8 @@ struct HandleFlags: Flags {
   static var ofMalloc: HandleFlags { HandleFlags(rawValue: 1 << 32) }
   static var secondary: HandleFlags { HandleFlags(rawValue: 1 << 33) }
   static var cache: HandleFlags { HandleFlags(rawValue: 1 << 34) }
+  /// The debug library checks every item: no call takes the fast way.
+  static var checked: HandleFlags { HandleFlags(rawValue: 1 << 35) }
 }
 
 enum HandleState: UInt32 {
@@ -142,18 +145,27 @@ extension UnsafeMutablePointer where Pointee == Handle {
 
   /// Sets what the fast paths read, after anything they must not overlook has changed.
   func publishOffsets() {
+    let isChecked = pointee.flags.contains(.checked)
     let isPlain =
       !pointee.zone.isLimited && pointee.meanFailures.load(ordering: .relaxed) == 0
-      && !failuresAreInjected
+      && !failuresAreInjected && !isChecked
     pointee.allocOffset = isPlain && pointee.constructor == nil ? pointee.offset : 0
     pointee.freeOffset =
-      !pointee.zone.isLimited && pointee.destructor == nil ? pointee.offset : 0
+      !pointee.zone.isLimited && pointee.destructor == nil && !isChecked ? pointee.offset : 0
   }
 
   /// Dies on a zone that was destroyed.
   @inline(__always)
   func check() {
-    if pointee.state != .live { die("use of a destroyed zone at", at: address, zone: nil) }
+    if _slowPath(pointee.state != .live) { dieOfDestruction() }
+  }
+}
+
+extension UnsafeMutablePointer where Pointee == Handle {
+  @inline(never)
+  private func dieOfDestruction() {
+    _ = reportsMisuse(.destroyedZone)
+    die("use of a destroyed zone at", at: address, zone: nil)
   }
 }
 

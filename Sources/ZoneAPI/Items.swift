@@ -118,6 +118,7 @@ extension UnsafeMutablePointer where Pointee == Handle {
     if flags & AllocFlags.noWait != 0, injectsFailure() { return fail(12 /* ENOMEM */) }
     let item = takeItem(flags, milliseconds)
     if item == 0 { return nil }
+    if isChecked { noteGiven(item) }
     return construct(item, argument, flags)
   }
 
@@ -130,8 +131,8 @@ extension UnsafeMutablePointer where Pointee == Handle {
 
   /// An item without construction, or 0 with errno set.
   func takeItem(_ flags: Int32, _ milliseconds: UInt64) -> UInt {
-    if pointee.flags.contains(.ofMalloc), !pointee.zone.isLimited {
-      let item = allocateBytes(pointee.zone.pointee.itemSize)
+    if pointee.flags.contains(.ofMalloc), !pointee.zone.isLimited || mallocIsChecked {
+      let item = allocateForProgram(pointee.zone.pointee.itemSize)
       if item == 0 { _ = fail(12) }
       return item
     }
@@ -184,6 +185,7 @@ extension UnsafeMutablePointer where Pointee == Handle {
     }
     if let constructor = pointee.constructor, constructor(pointer, size, argument, flags) != 0 {
       // D05: neither destroyed nor counted as a free.
+      if isChecked, mayTake(item) { noteTaken(item) }
       giveItem(item)
       return fail(125 /* ECANCELED */)
     }
@@ -193,12 +195,15 @@ extension UnsafeMutablePointer where Pointee == Handle {
   @inline(never)
   func free(_ item: UnsafeMutableRawPointer?, _ argument: UnsafeMutableRawPointer?) {
     check()
+    if isChecked, !mayTake(UInt(bitPattern: item)) { return }
     pointee.destructor?(item, Int(bitPattern: pointee.zone.pointee.itemSize), argument)
+    if isChecked { noteTaken(UInt(bitPattern: item)) }
     giveItem(UInt(bitPattern: item))
   }
 
   /// Gives a destroyed item back. Dies in a handler over the allocator: nothing may wait.
   func giveItem(_ item: UInt) {
+    if mallocIsChecked, pointee.flags.contains(.ofMalloc) { return freeForProgram(item) }
     if pointee.flags.contains(.ofMalloc), !pointee.zone.isLimited {
       guard let keg, keg.slab(holding: item) != nil else {
         die("invalid free of", at: item, zone: name)
@@ -225,7 +230,11 @@ extension UnsafeMutablePointer where Pointee == Handle {
       if item == 0, cache.bin.loadFull(from: zone) { item = cache.bin.popEither() }
       cache.giveBack()
       if item != 0 { return item }
-      if !flags.contains(.noGrowth), !flags.contains(.useReserve) { return takeByBucket() }
+      if !flags.contains(.noGrowth), !flags.contains(.useReserve) {
+        let item = takeByBucket()
+        // Functions of the program may wait for this caller alone.
+        if item != 0 || !hasFunctions { return item }
+      }
     }
     return zone.allocateItem(flags)
   }

@@ -59,7 +59,7 @@ private func sheaf(_ pointer: UnsafeMutableRawPointer) -> SheafPointer {
 ) -> UnsafeMutableRawPointer? {
   handle(zone).check()
   guard n > 0, n <= 1 &<< 32 else { return failed(22 /* EINVAL */) }
-  let memory = allocateBytes(Sheaf.headerBytes &+ n &* 8)
+  let memory = allocateForProgram(Sheaf.headerBytes &+ n &* 8)
   if memory == 0 { return failed(12) }
   let made = memory.pointer(to: Sheaf.self)
   made.initialize(to: Sheaf(zone: handle(zone), capacity: Int(bitPattern: n)))
@@ -93,5 +93,5 @@ private func sheaf(_ pointer: UnsafeMutableRawPointer) -> SheafPointer {
   let count = max(sheaf.pointee.left.exchange(0, ordering: .relaxed), 0)
   keg_zone_free_bulk(
     UnsafeMutableRawPointer(sheaf.pointee.zone), sheaf.items, UInt(bitPattern: count))
-  freeBytes(sheaf.address)
+  freeForProgram(sheaf.address)
 }

@@ -65,6 +65,11 @@ int keg_reclaim(int level);
  *   zinit / zfini   an item leaves / enters the keg through this zone
  *   ctor / dtor     every allocation / free
  *
+ * Functions that get `flags` get the allocation's; but where a slab or a cache is filled
+ * for whoever comes, KEG_NOWAIT: init always, zinit, import and back ends mostly. If such
+ * a fill brings nothing, zinit, import and the back end are asked for one item with the
+ * flags of the allocation.
+ *
  * The zones of malloc are zones of this API as well: keg_zone_find("malloc-64").
  */
 typedef struct keg_zone keg_zone;
@@ -98,7 +103,7 @@ typedef void (*keg_fini)(void *item, size_t size);
 #define KEG_ZONE_NODUMP ((uint64_t)1 << 7)   /* items are left out of core files (MADV_DONTDUMP) */
 
 /* Where a keg's slabs come from instead of the heap (uma_zone_set_allocf).
- * alloc: at least `bytes`, aligned for the items, or NULL. flags: the allocation's. */
+ * alloc: at least `bytes`, aligned for the items, or NULL. */
 struct keg_backend {
   void *(*alloc)(void *arg, size_t bytes, int flags);
   void (*free)(void *arg, void *memory, size_t bytes);

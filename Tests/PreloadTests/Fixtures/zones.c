@@ -133,8 +133,7 @@ static pthread_mutex_t id_lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned char id_used[1001], id_held[1001];
 static int imports;
 static int import_ids(void *arg, void **items, int count, int flags) {
-  (void)flags;
-  CHECK(arg == id_used);
+  CHECK(arg == id_used && flags == KEG_NOWAIT, "flags %d", flags);
   free(hide(malloc(100)));  // a function of the program may allocate
   pthread_mutex_lock(&id_lock);
   imports++;
@@ -143,6 +142,12 @@ static int import_ids(void *arg, void **items, int count, int flags) {
     if (!id_used[id]) id_used[id] = 1, items[got++] = (void *)id;
   pthread_mutex_unlock(&id_lock);
   return got;
+}
+static int import_one_who_waits(void *arg, void **items, int count, int flags) {
+  (void)arg;
+  CHECK(flags == KEG_NOWAIT || (flags == KEG_WAITOK && count == 1), "flags %d for %d", flags, count);
+  if (flags == KEG_WAITOK) items[0] = (void *)1000, id_used[1000] = 1;
+  return flags == KEG_WAITOK;
 }
 static void release_ids(void *arg, void **items, int count) {
   CHECK(arg == id_used);
@@ -180,6 +185,14 @@ static void cache(void) {
   for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
   CHECK(imports < 4 * 5000 * 10 / 30, "%d imports for 200,000 allocations", imports);
   CHECK(keg_zone_alloc(ids, KEG_NOWAIT | KEG_ZERO) == NULL && errno == EINVAL, "ZERO of what is no memory");
+  CHECK(keg_zone_destroy(ids, 0) == 0);
+  // Who waits may make the import wait: a fill that brought nothing is followed by that.
+  attr.import = import_one_who_waits;
+  ids = keg_zone_create_attr("waits", 1, &attr);
+  CHECK(keg_zone_alloc(ids, KEG_NOWAIT) == NULL && errno == ENOMEM);
+  void *id_of_one = keg_zone_alloc(ids, KEG_WAITOK);
+  CHECK(id_of_one == (void *)1000);
+  keg_zone_free(ids, id_of_one);
   CHECK(keg_zone_destroy(ids, 0) == 0);
   for (int id = 1; id <= 1000; id++) CHECK(!id_used[id]);
 }

@@ -49,6 +49,8 @@ struct Finding: Codable {
   var thread: Int?
   var timeMs: Int?
   var zone: String?
+  /// The zone that the item was freed to.
+  var givenTo: String?
   /// Bytes asked for.
   var size: Int?
   /// Where in the item, from its start.
@@ -82,6 +84,7 @@ struct Finding: Codable {
     thread = record.thread
     timeMs = record.timeMs
     zone = record.zone
+    givenTo = record.givenTo
     size = record.size
     offset = record.offset
     block = record.block

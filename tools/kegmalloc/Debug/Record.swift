@@ -91,6 +91,7 @@ struct FindingRecord: Decodable {
   var thread: Int?
   var timeMs: Int?
   var zone: String?
+  var givenTo: String?
   var size: Int?
   var offset: Int?
   /// The start of the item.

@@ -40,6 +40,7 @@ struct ReportText {
     }
     if let offset = finding.offset { facts.append("offset \(offset)") }
     if let zone = finding.zone { facts.append("zone \(zone)") }
+    if let zone = finding.givenTo { facts.append("given to zone \(zone)") }
     if let time = finding.timeMs { facts.append("after \(Format.grouped(time)) ms") }
     return text + (facts.isEmpty ? "" : ": " + facts.joined(separator: ", "))
   }
