@@ -33,7 +33,7 @@ VARIANT  := release
 endif
 
 SWIFTFLAGS := -enable-experimental-feature Embedded -wmo -parse-as-library \
-  $(OPTIMISE) -no-allocations -Xfrontend -function-sections \
+  $(OPTIMISE) -no-allocations -Xfrontend -disable-stack-protector -Xfrontend -function-sections \
   -swift-version 6 -package-name keg -g -dwarf-version=4 -Xcc -ftls-model=initial-exec -Xcc -fPIC \
   -Xcc -fvisibility=hidden -I shim/Platform/include -I shim/Debug/include
 
@@ -132,7 +132,7 @@ $(OUT)/lib/pkgconfig/kegmalloc.pc: shim/kegmalloc.pc.in Makefile
 $(OUT)/lib/libkegmalloc.so: $(LIBRARY)
 	@mkdir -p $(@D)
 	$(OBJCOPY) --only-keep-debug $< $(@D)/libkegmalloc.so.debug
-	$(OBJCOPY) --strip-debug --add-gnu-debuglink=$(@D)/libkegmalloc.so.debug $< $@
+	$(OBJCOPY) --strip-all --add-gnu-debuglink=$(@D)/libkegmalloc.so.debug $< $@
 	ln -sf libkegmalloc.so $(@D)/libkegmalloc.so.1
 
 $(OUT)/lib/libkegmalloc-debug.so: $(DEBUG_LIBRARY)
@@ -248,6 +248,7 @@ install: all
 	install -m 644 $(OUT)/include/* $(DESTDIR)$(PREFIX)/include
 	install -m 755 $(OUT)/lib/libkegmalloc.so $(OUT)/lib/libkegmalloc-debug.so $(DESTDIR)$(PREFIX)/lib
 	ln -sf libkegmalloc.so $(DESTDIR)$(PREFIX)/lib/libkegmalloc.so.1
+	install -m 644 $(OUT)/lib/libkegmalloc.so.debug $(DESTDIR)$(PREFIX)/lib
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' shim/kegmalloc.pc.in \
 	  > $(DESTDIR)$(PREFIX)/lib/pkgconfig/kegmalloc.pc
 	install -m 644 $(OUT)/share/man/man1/* $(DESTDIR)$(PREFIX)/share/man/man1

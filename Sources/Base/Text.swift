@@ -20,6 +20,7 @@ package struct Text: ~Copyable {
     ) -> Void
 
   /// Text for file descriptor `descriptor`.
+  @inline(never)
   package init(to descriptor: Int32) {
     bytes = InlineArray(repeating: 0)
     used = 0
@@ -29,6 +30,7 @@ package struct Text: ~Copyable {
   }
 
   /// Text for `sink`, which is called with `context`.
+  @inline(never)
   package init(to sink: @escaping Sink, context: UnsafeMutableRawPointer?) {
     bytes = InlineArray(repeating: 0)
     used = 0
@@ -37,11 +39,13 @@ package struct Text: ~Copyable {
     self.context = context
   }
 
+  @inline(never)
   package mutating func append(_ string: StaticString) {
     string.withUTF8Buffer { for byte in $0 { append(byte: byte) } }
   }
 
   /// Appends the bytes of a C string, at most `limit` of them.
+  @inline(never)
   package mutating func append(cString: UnsafePointer<CChar>, limit: Int = 200) {
     var i = 0
     while i < limit, cString[i] != 0 {
@@ -50,6 +54,7 @@ package struct Text: ~Copyable {
     }
   }
 
+  @inline(never)
   package mutating func append(byte: UInt8) {
     if used == 512 { flush() }
     bytes[used] = byte
@@ -67,6 +72,7 @@ package struct Text: ~Copyable {
   }
 
   /// Appends `count` spaces.
+  @inline(never)
   package mutating func pad(_ count: Int) {
     var left = count
     while left > 0 {
@@ -75,6 +81,7 @@ package struct Text: ~Copyable {
     }
   }
 
+  @inline(never)
   private mutating func append(_ value: UInt, base: UInt, width: Int) {
     var digits = InlineArray<20, UInt8>(repeating: 0)
     var count = 0
@@ -94,6 +101,7 @@ package struct Text: ~Copyable {
 
   /// Writes what was collected. A short or failed write is not retried: there
   /// is nobody to tell.
+  @inline(never)
   package mutating func flush() {
     let count = used
     used = 0

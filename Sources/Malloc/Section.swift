@@ -32,23 +32,45 @@ package enum SectionResult: UInt8 {
   case noMemory
 }
 
+/// What the entry of a section keeps on its stack. TLS points at it.
+struct SectionFrame {
+  var entry = Entry.emergency
+  var outer: UInt = 0
+}
+
 /// Runs `body` inside the allocator.
-@inline(never)
+///
+/// Inlined, with the way in and out as calls: there are forty of these.
+@inline(__always)
 package func inSection(_ body: () -> Void) -> SectionResult {
-  var entry = enter()
+  var frame = SectionFrame()
+  return withUnsafeMutablePointer(to: &frame) {
+    let result = beginSection($0)
+    if case .done = result {
+      body()
+      endSection($0)
+    }
+    return result
+  }
+}
+
+@inline(never)
+func beginSection(_ frame: UnsafeMutablePointer<SectionFrame>) -> SectionResult {
+  let entry = enter()
   if case .emergency = entry { return .inHandler }
   guard isRunning else {
     leave(entry)
     return .noMemory
   }
-  let outer = keg_get_section()
-  withUnsafeMutablePointer(to: &entry) {
-    keg_set_section(UInt(bitPattern: UnsafeMutableRawPointer($0)))
-    body()
-  }
-  keg_set_section(outer)
-  leave(entry)
+  frame.pointee = SectionFrame(entry: entry, outer: keg_get_section())
+  keg_set_section(frame.address)
   return .done
+}
+
+@inline(never)
+func endSection(_ frame: UnsafeMutablePointer<SectionFrame>) {
+  keg_set_section(frame.pointee.outer)
+  leave(frame.pointee.entry)
 }
 
 /// Runs `body`, a function of the program, outside. Called in a section with no
@@ -65,7 +87,7 @@ package func outsideSection(_ body: () -> Void) {
 func stepOutside() -> UInt {
   let section = keg_get_section()
   if section == 0 { return 0 }
-  leave(section.pointer(to: Entry.self).pointee)
+  leave(section.pointer(to: SectionFrame.self).pointee.entry)
   keg_set_section(0)
   return section
 }
@@ -73,7 +95,7 @@ func stepOutside() -> UInt {
 func stepInside(_ section: UInt) {
   if section == 0 { return }
   keg_set_section(section)
-  section.pointer(to: Entry.self).pointee = enter()
+  section.pointer(to: SectionFrame.self).pointee.entry = enter()
 }
 
 /// The calling thread's word for its table of zones' bins, see ThreadTable.swift of
@@ -81,7 +103,7 @@ func stepInside(_ section: UInt) {
 package var sectionTableWord: UInt {
   let section = keg_get_section()
   if section == 0 { return 0 }
-  guard case .bins(let cache) = section.pointer(to: Entry.self).pointee else { return 0 }
+  guard case .bins(let cache) = section.pointer(to: SectionFrame.self).pointee.entry else { return 0 }
   return cache.tableWord
 }
 

@@ -34,8 +34,8 @@ check "they need libc and nothing else" \
 check "it is bound at start, never unloaded, relocated read-only" \
   "$(for flag in NOW NODELETE STATIC_TLS; do readelf -d "$LIBRARY" | grep -q "$flag" || echo "no $flag"; done
      readelf -lW "$LIBRARY" | grep -q GNU_RELRO || echo 'no RELRO')"
-check "it is below 320 KiB" \
-  "$([ "$(stat -c %s "$LIBRARY")" -lt 327680 ] || stat -c '%s bytes' "$LIBRARY")"
+check "it is below 200 KiB" \
+  "$([ "$(stat -c %s "$LIBRARY")" -lt 204800 ] || stat -c '%s bytes' "$LIBRARY")"
 check "it has a build-id and unwind tables" \
   "$(readelf -SW "$LIBRARY" | grep -q '\.note\.gnu\.build-id' || echo 'no build-id'
      readelf -SW "$LIBRARY" | grep -q '\.eh_frame ' || echo 'no .eh_frame')"
