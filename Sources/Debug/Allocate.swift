@@ -110,7 +110,7 @@ func allocateItem(
     return 0
   }
   if _slowPath(debug.pointee.isFailing), mustFail(size) { return 0 }
-  if size > Core.greatest / 2 || alignment > Core.greatest / 4 { return 0 }
+  if size > greatestSize || alignment > Core.greatest / 4 { return 0 }
   if isGuarded(size) {
     let item = allocateGuarded(size, alignment, kind, zeroed)
     if item != 0 { return item }
@@ -138,6 +138,9 @@ private func mustFail(_ size: UInt) -> Bool {
   giveUpQuarantine()
   return arena.bytesInUseAndDirty.inUse &+ size > limit
 }
+
+/// A TiB is more than any program fills, and looking for leaks in it would take minutes.
+private var greatestSize: UInt { 1 &<< 40 }
 
 /// An item in a slot of `bytes`, 0 without memory, or 1: only first slots are to be had.
 @inline(__always)
@@ -213,25 +216,38 @@ private func prepare(_ item: Item, _ index: UInt) {
   die("the core handed out a block that is in use:", at: item.slot, zone: item.zone)
 }
 
-/// Writes zones and trash to this slot and those behind it on the same OS page, and the
-/// left zone of the first, which is the end of the slot before it.
+/// Writes zones and trash to this slot and the others on the same OS page, and the left
+/// zone of the first, which is the end of the slot before it. Of a slab of used pages all
+/// slots are prepared.
 @inline(never)
 private func prepareUntouched(_ item: Item, _ index: UInt) {
   guard let slab = item.slab else { return }
+  let isClean = isClean(slab)
   let count = slab.pointee.keg.pointee.layout.itemCount
-  if index > 0 {
-    let record = slab.record(index &- 1)
+  var i = index
+  var slot = item.slot
+  let pageStart = isClean ? item.slot & ~(Core.pageSize &- 1) : slab.pointee.base
+  while i > 0, slot &- item.capacity >= pageStart {
+    i &-= 1
+    slot = slot &- item.capacity
+  }
+  if i > 0 {
+    let record = slab.record(i &- 1)
     if claim(record) {
-      writeZone(item.slot &- 16, item.slot)
+      if isClean, let damage = nonzero(slot &- 16, slot) { reportStray(damage) }
+      writeZone(slot &- 16, slot)
       record.set(.untouched, hasTrash: false)
     }
   }
-  let pageEnd = item.end.roundedUp(to: Core.pageSize)
-  var i = index
-  var slot = item.slot
+  if !isClean, claim(slab.record(0)) {
+    clearRest(slab)
+    slab.record(0).set(.untouched, hasTrash: false)
+  }
+  let pageEnd = isClean ? item.end.roundedUp(to: Core.pageSize) : ~0
   while i < count, slot < pageEnd {
     let record = slab.record(i)
     if claim(record) {
+      if isClean { checkUntouched(slot, item.capacity) }
       writeTrash(Trash.freed, slot, slot &+ item.capacity &- 16)
       writeZone(slot &+ item.capacity &- 16, slot &+ item.capacity)
       record.pointee.size = item.capacity &- 16

@@ -4,13 +4,15 @@
 //              ▲──────── whose overflow? ────────────▲
 //
 // Damage to a zone between two items belongs to the item that it is nearer to, or that
-// it goes on from without a gap. What was reported is repaired, so that one wrong
-// write is one report.
+// it goes on from without a gap; what goes on through the slots behind is part of it.
+// What was reported is repaired, so that one wrong write is one report.
 
 import Base
 import DebugPlatform
 import Keg
 import Malloc
+import Pages
+import Vmem
 
 /// When damage came to light, for the report.
 enum Occasion {
@@ -31,15 +33,24 @@ func checkZones(_ item: Item, _ occasion: Occasion) {
     reportLeft(damage, item, occasion)
   }
   if let damage = damageOfZone(item.userEnd, item.end) { reportRight(damage, item, occasion) }
+  if _slowPath(item.slab == nil) { checkEmpty(item.end, item.spanEnd) }
 }
 
 /// Checks an item that nobody may use: its zones and the trash between them.
 @inline(__always)
 func checkFree(_ item: Item) {
+  if _slowPath(item.slab == nil), item.record.isPurged { return checkPurged(item) }
   checkZones(item, .reusing)
   if item.record.hasTrash, let damage = damageOfTrash(Trash.freed, item.user, item.userEnd) {
     reportTrash(damage, item)
   }
+}
+
+/// Checks a large block whose pages went back to the kernel when it was freed.
+private func checkPurged(_ item: Item) {
+  guard let damage = damageOfZeros(item.slot, item.spanEnd) else { return }
+  reportDamage(.useAfterFree, damage, item, .reusing)
+  writeTrash(0, damage.start & ~7, damage.end)
 }
 
 /// Damage to the left zone of `item`: its own underflow, or the overflow of the one before.
@@ -48,8 +59,7 @@ private func reportLeft(_ damage: Damage, _ item: Item, _ occasion: Occasion) {
   if let before = item.neighbour(-1), let gap = damageOfZone(before.userEnd, item.user),
     gap.start &- before.userEnd <= item.user &- gap.end
   {
-    reportDamage(.overflow, gap, before, occasion)
-    writeZone(before.userEnd, item.user)
+    reportRun(gap, before, occasion)
     return
   }
   reportDamage(.underflow, damage, item, occasion)
@@ -67,23 +77,115 @@ private func reportRight(_ damage: Damage, _ item: Item, _ occasion: Occasion) {
     writeZone(item.userEnd, next.user)
     return
   }
-  reportDamage(.overflow, damage, item, occasion)
-  writeZone(item.userEnd, item.end)
+  reportRun(damage, item, occasion)
 }
 
-/// Damage to the trash in a freed item: somebody wrote after the free. Without a
-/// free on record nobody ever had it: then it is what ran over from the item before.
+/// Reports the overflow of an item, with what of it went through the slots behind.
+private func reportRun(_ damage: Damage, _ item: Item, _ occasion: Occasion) {
+  var run = damage
+  var here = item
+  while run.end == here.end, let next = here.slotBehind {
+    // What is in a live block nobody knows: its zone tells whether the run went through.
+    guard let end = endOfRun(in: next) else { break }
+    run.end = end
+    here = next
+  }
+  if run.end == item.end, item.slab == nil, let rest = damageOfZeros(item.end, item.spanEnd) {
+    run.end = rest.end
+    writeTrash(0, item.end, rest.end)
+  }
+  writeZone(item.userEnd, item.end)
+  if item.record.state != .free || item.record.pointee.freeThread != 0 {
+    return reportDamage(.overflow, run, item, occasion)
+  }
+  // Nobody ever had this slot.
+  if let damage = damageOfTrash(Trash.freed, item.user, item.userEnd) {
+    run.start = damage.start
+    writeTrash(Trash.freed, item.user, item.userEnd)
+  }
+  reportStray(run, occasion)
+}
+
+/// Whether a run that reached the start of a slot went on in it; repairs what it damaged.
+/// - Returns: where it ends in the slot, or nil.
+private func endOfRun(in item: Item) -> UInt? {
+  var end: UInt
+  if item.record.leftZone != 0, item.record.state != .untouched, item.record.state != .preparing {
+    guard let zone = damageOfZone(item.leftStart, item.user), zone.start == item.slot
+    else { return nil }
+    writeZone(item.leftStart, item.user)
+    if zone.end != item.user { return zone.end }
+  }
+  switch item.record.state {
+  case .free, .freed:
+    guard item.record.hasTrash else { return nil }
+    let damage = damageOfTrash(Trash.freed, item.user, item.userEnd)
+    if let damage {
+      if damage.start &- item.user >= 8 { return nil }
+      writeTrash(Trash.freed, item.user, item.userEnd)
+      end = damage.end
+      if item.userEnd &- end >= 8 { return end }
+    } else if item.userEnd != item.user {
+      return nil
+    }
+    end = item.userEnd
+  case .live, .busy:
+    end = item.userEnd
+  case .untouched, .preparing:
+    guard let slab = item.slab, isClean(slab),
+      let damage = nonzero(item.slot, item.end), damage.start &- item.slot < 8
+    else { return nil }
+    writeTrash(0, item.slot, damage.end)
+    return damage.end
+  }
+  guard let zone = damageOfZone(end, item.end), zone.start == end else {
+    return item.record.state == .live || item.record.state == .busy ? nil : end
+  }
+  writeZone(end, item.end)
+  return zone.end
+}
+
+/// Damage to the trash in a freed item: somebody wrote after the free, or ran over from
+/// an item before. Nobody ever had one without a free on record.
 @inline(never)
 private func reportTrash(_ damage: Damage, _ item: Item) {
-  if item.record.pointee.freeThread == 0, let before = item.neighbour(-1) {
-    reportDamage(.overflow, damage, before, .reusing)
+  if damage.start &- item.user < 8, let origin = originOfRun(before: item),
+    let zone = damageOfZone(origin.userEnd, origin.end)
+  {
+    reportRun(zone, origin, .reusing)
+    writeTrash(Trash.freed, item.user, item.userEnd)
+    return
+  }
+  writeTrash(Trash.freed, item.user, item.userEnd)
+  if item.record.pointee.freeThread == 0 {
+    reportStray(damage)
   } else {
     reportDamage(.useAfterFree, damage, item, .reusing)
   }
-  writeTrash(Trash.freed, item.user, item.userEnd)
 }
 
-/// Checks every item there is, while no thread changes one.
+/// The item whose overflow ran up to the start of `item`, if there is one.
+private func originOfRun(before item: Item) -> Item? {
+  var here = item
+  while let before = here.neighbour(-1),
+    let zone = damageOfZone(before.userEnd, before.end), zone.end == before.end
+  {
+    let state = before.record.state
+    if state != .free, state != .freed { return before }
+    if before.record.hasTrash,
+      let damage = damageOfTrash(Trash.freed, before.user, before.userEnd)
+    {
+      // Through it, or from inside it.
+      if damage.start &- before.user >= 8 { return nil }
+    } else {
+      return before.record.pointee.freeThread != 0 ? before : nil
+    }
+    here = before
+  }
+  return nil
+}
+
+/// Checks every item there is, and what lies between them, while no thread changes one.
 func validateAll() {
   adoptOrphans()
   withOthersOutside {
@@ -94,5 +196,9 @@ func validateAll() {
       default: break
       }
     }
+    let margin = debug.pointee.margin
+    if margin != 0 { checkEmpty(margin, margin &+ Chunk.size) }
+    forEachSlab { if isClean($0) { checkUntouched($0) } }
+    checkFreeSpans()
   }
 }

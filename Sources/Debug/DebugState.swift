@@ -13,6 +13,7 @@ import Malloc
 import Pages
 import Platform
 import Synchronization
+import Vmem
 
 /// Undefined until `keg_debug_is_running()`.
 @inline(__always)
@@ -70,6 +71,8 @@ struct DebugState: ~Copyable {
   var reportDescriptor: Int32
   /// Forks by handlers over calls of ours, which took no locks.
   var forksInHandlers: UInt
+  /// A span that nobody gets, below the first that somebody gets; 0: none.
+  var margin: UInt
   /// What signal handlers over our calls freed, linked through their left zones.
   let orphans: Atomic<UInt>
 
@@ -106,6 +109,7 @@ struct DebugState: ~Copyable {
     errorDescriptor = 2
     reportDescriptor = -1
     forksInHandlers = 0
+    margin = 0
     orphans = Atomic(0)
   }
 }
@@ -171,6 +175,7 @@ private func bootDebug() -> Bool {
   Core.heap.pointee.restoreSlot = {
     if case .item(let item) = place(of: $0) { restoreFirstWord(item) }
   }
+  if let span = Core.heap.allocateSpan(Chunk.size) { debug.pointee.margin = span.pointee.start }
   bootGuard()
   bootZoneChecks()
   bootProfile()

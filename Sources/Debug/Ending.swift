@@ -2,7 +2,9 @@
 // the status that tells that something was found.
 //
 //   exit, return from main ─▶ our destructor, among the last ─┐
-//   _exit, _Exit ───────────────────────────────────────────┴▶ finish ─▶ status
+//   quick_exit ─▶ a handler of ours ──────────────────────────┼▶ finish ─▶ status
+//   _exit, _Exit ─────────────────────────────────────────────┘
+//   abort ─▶ the check and the summary, but no leaks: nothing is at its end
 //
 // When the status changes at exit, the program's output is flushed first, as the C
 // library would have done a moment later. At _exit it is not: nor would it have been.
@@ -26,8 +28,9 @@ struct Summary {
 }
 
 /// The last look at the process. Once in a process; later calls know the result.
+/// - Parameter frame: the stack is the program's from here on; 0: the leak check finds out.
 /// - Returns: the status the process is to have; nil: its own.
-func finish() -> Int32? {
+func finish(frame: UInt = 0) -> Int32? {
   // A child of vfork runs in its parent's memory and leaves no word in it.
   guard keg_debug_is_running(), processID() == debug.pointee.pid else { return nil }
   let thread = keg_debug_thread()
@@ -37,7 +40,7 @@ func finish() -> Int32? {
     debug.pointee.isFinished = true
     validateAll()
     writeProfile()
-    checkLeaksAtExit()
+    checkLeaksAtExit(frame)
     writeSummary()
   }
   thread.pointee.state = state
@@ -57,9 +60,31 @@ func finish() -> Int32? {
   }
 }
 
+/// Called by quick_exit, after the program's own handlers.
+@c func keg_debug_at_quick_exit() {
+  if let status = finish() { endProcess(status) }
+}
+
 /// What _exit does. Never returns.
-@c public func keg_debug_exit(_ status: Int32) {
-  endProcess(finish() ?? status)
+/// - Parameter frame: the registers of the caller, with its stack above them.
+@c public func keg_debug_exit(_ status: Int32, _ frame: UInt) {
+  endProcess(finish(frame: frame) ?? status)
+}
+
+/// Called by abort(3): what can be found by looking is found now or never. What died
+/// inside a call of ours, or in a report, holds locks: then there is no look.
+@c func keg_debug_at_abort() {
+  guard keg_debug_is_running(), processID() == debug.pointee.pid else { return }
+  let thread = keg_debug_thread()
+  if thread.pointee.state == KEG_DEBUG_INSIDE || debug.pointee.isFinished { return }
+  let state = thread.pointee.state
+  if state == KEG_DEBUG_NESTED { return }
+  thread.pointee.state = KEG_DEBUG_NESTED
+  debug.pointee.isFinished = true
+  validateAll()
+  writeProfile()
+  writeSummary()
+  thread.pointee.state = state
 }
 
 func endProcess(_ status: Int32) -> Never {

@@ -88,18 +88,38 @@ private func deallocateOther(_ address: UInt, _ claim: Claim) {
 private func deallocate(_ item: Item, _ address: UInt, _ claim: Claim) {
   let record = item.record
   if item.user != address || record.state != .live {
+    if isFirstElement(address, of: item, claim.call), record.change(from: .live, to: .busy) == .live {
+      reportMismatch(item, claim)
+      return retire(item)
+    }
     return reportBadFree(address, item, claim)
   }
   // Only the winner of two frees goes on.
   if record.change(from: .live, to: .busy) != .live {
     return reportBadFree(address, item, claim)
   }
-  if !claim.call.fits(record.kind) { reportMismatch(item, claim) }
-  if claim.size != nil || claim.alignment != nil || record.kind.rawValue >= AllocationKind.alignedNew.rawValue {
+  if _slowPath(!claim.call.fits(record.kind)) {
+    reportMismatch(item, claim)
+  } else if claim.size != nil || claim.alignment != nil || record.kind.rawValue >= AllocationKind.alignedNew.rawValue {
     checkClaim(item, claim)
   }
   checkZones(item, .freeing)
   retire(item)
+}
+
+/// Whether free or delete got the first element of an array of new[], before which the
+/// compiler keeps the number of elements.
+@inline(never)
+private func isFirstElement(_ address: UInt, of item: Item, _ call: FreeKind) -> Bool {
+  let record = item.record
+  guard record.state == .live, call == .free || call == .delete,
+    record.kind == .newArray || record.kind == .alignedNewArray
+  else { return false }
+  let offset = address &- item.user
+  guard offset == 8 || offset == 16 || offset == record.alignment, offset < record.pointee.size
+  else { return false }
+  let count = (address &- 8).word
+  return count > 0 && (record.pointee.size &- offset) % count == 0
 }
 
 /// Makes an item that is `.busy` a freed one.
@@ -107,14 +127,32 @@ private func deallocate(_ item: Item, _ address: UInt, _ claim: Claim) {
 func retire(_ item: Item) {
   let record = item.record
   if _slowPath(record.isGuarded) { return retireGuarded(item) }
-  let thread = keg_debug_thread()
+  if _slowPath(item.slab == nil), item.capacity >= leastPurged { return retireLarge(item) }
   let hasTrash = debug.pointee.isTrashing
   if hasTrash { writeTrash(Trash.freed, item.user, item.userEnd) }
-  record.pointee.freeThread = thread.pointee.id
+  noteFree(record)
+  record.set(.freed, hasTrash: hasTrash)
+  quarantine(item, item.capacity)
+}
+
+/// The same for a large block: it waits in the quarantine without memory.
+@inline(never)
+private func retireLarge(_ item: Item) {
+  noteFree(item.record)
+  if debug.pointee.isTrashing, purge(item) {
+    item.record.setPurged()
+    // Page tables, and what the kernel knows of them.
+    return quarantine(item, 4096 &+ item.capacity &>> 9)
+  }
+  item.record.set(.freed, hasTrash: false)
+  quarantine(item, item.capacity)
+}
+
+@inline(__always)
+private func noteFree(_ record: RecordPointer) {
+  record.pointee.freeThread = keg_debug_thread().pointee.id
   record.pointee.freeStack = captureStack()
   countFree()
-  record.set(.freed, hasTrash: hasTrash)
-  quarantine(item)
 }
 
 @inline(__always)

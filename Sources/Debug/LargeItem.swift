@@ -1,7 +1,7 @@
 // LargeItem.swift: checked blocks that are spans of their own.
 //
-//   span  | left zone | what was asked for | right zone ··|··· untouched ···|
-//                                                          OS page          64 KiB
+//   span  | left zone | what was asked for | right zone ··|··· zero ···|
+//                                                          OS page     64 KiB
 //
 // The record comes from a pool; the span's payload leads to it. All chunks of the
 // span have an entry in the page map, so that an address inside leads there too.
@@ -19,6 +19,7 @@ import Vmem
 func allocateLargeItem(
   _ size: UInt, _ alignment: UInt, _ kind: AllocationKind, _ zeroed: Bool
 ) -> UInt {
+  let alignment = isPlain(kind) ? max(alignment, leastLargeZone) : alignment
   let bytes = slotBytes(size, leftZone: alignment)
   let spanBytes = max(bytes, SizeClass.largest &+ 1)
   var start = Core.takeSpan(spanBytes, alignment: alignment)
@@ -44,9 +45,12 @@ func allocateLargeItem(
   let end = user &+ size
   let isZero = !span.pointee.isDirty
   record.pointee.size = size
-  map.enter(span, at: start, chunkCount: span.pointee.size &>> Chunk.shift)
+  map.enter(span, at: start, chunkCount: enteredChunks(span))
   writeZone(user &- min(alignment, 4096), user)
-  writeZone(end, (start &+ bytes).roundedUp(to: Core.pageSize))
+  let zoneEnd = (start &+ bytes).roundedUp(to: Core.pageSize)
+  writeZone(end, zoneEnd)
+  // What is behind that is zero (Stray.swift).
+  if !isZero { writeTrash(0, zoneEnd, span.pointee.end) }
   if zeroed, isZero {
     // The kernel's zeros: not touched.
   } else {
@@ -69,9 +73,30 @@ func releaseLargeItem(_ item: Item) {
   else { return }
   giveRecord(span.pointee.payload & ~recordBit)
   span.pointee.payload = item.capacity
-  let chunks = span.pointee.size &>> Chunk.shift
+  let chunks = enteredChunks(span)
   if chunks > 1 { map.clear(at: item.slot &+ Chunk.size, chunkCount: chunks &- 1) }
   Core.giveSpan(item.slot, span)
+}
+
+/// The zone before a block that is aligned like any other.
+private var leastLargeZone: UInt { 512 }
+
+private func isPlain(_ kind: AllocationKind) -> Bool {
+  kind == .malloc || kind == .new || kind == .newArray
+}
+
+/// How many chunks of a span the page map knows: of a block of terabytes not all.
+private func enteredChunks(_ span: TagPointer) -> UInt {
+  min(span.pointee.size &>> Chunk.shift, 1 &<< 20)
+}
+
+/// Blocks from this size on are not filled with trash when they are freed: their pages
+/// go back to the kernel, and must be zero when the block leaves the quarantine.
+var leastPurged: UInt { 1 &<< 18 }
+
+/// Gives the pages of a freed block back. False: the kernel keeps them.
+func purge(_ item: Item) -> Bool {
+  Core.heap.pointee.reservation.source.purge(item.slot, item.spanEnd &- item.slot)
 }
 
 private func takeRecord() -> UInt {

@@ -20,17 +20,19 @@ import Platform
 }
 
 /// Called once, at the end of a process, after every item was checked.
-func checkLeaksAtExit() {
+/// - Parameter frame: the frame of _exit's caller; 0: the end is by exit or quick_exit.
+func checkLeaksAtExit(_ frame: UInt) {
   if Core.option(.debugLeakCheck) == LeakCheckMode.off { return }
-  _ = keg_leak_with_registers({ frame, _ in checkAtExit(frame) }, 0)
+  _ = keg_leak_with_registers({ checkAtExit($0, $1) }, frame)
 }
 
-private func checkAtExit(_ frame: UInt) -> Int {
+private func checkAtExit(_ own: UInt, _ frame: UInt) -> Int {
   // A child that leaves by _exit, often after a failed exec, has its parent's blocks and
   // no reason to free them.
-  if keg_leak_is_forked(), !isInExit(frame) { return 0 }
+  if keg_leak_is_forked(), frame != 0 || !isInExit(own) { return 0 }
   var question = LeakQuestion()
-  question.atExit = true
+  question.atExit = frame == 0
+  let frame = frame == 0 ? own : frame
   if let totals = checkLeaks(question, frame: frame, target: LeakTarget()) {
     debug.pointee.leaks = totals.leaks
     debug.pointee.leakedBytes = totals.leakedBytes

@@ -88,6 +88,21 @@ private func walk(
   }
 }
 
+/// Calls `body` with every slab that has records.
+func forEachSlab(_ body: (UnsafeMutablePointer<Slab>) -> Void) {
+  let heap = Core.heap
+  let map = heap.pointee.pageMap
+  var chunk = heap.pointee.reservation.heapStart
+  while chunk < heap.pointee.reservation.heapTop {
+    if case .slab(let slab) = map.owner(at: map.index(of: chunk)), slab.pointee.base == chunk {
+      if slab.pointee.records != 0 { body(slab) }
+      chunk &+= slab.pointee.keg.pointee.layout.byteCount
+    } else {
+      chunk &+= Chunk.size
+    }
+  }
+}
+
 func forEachLiveItem(_ body: (LiveItem) -> Void) {
   forEachItem { if $0.record.state == .live { body(LiveItem($0)) } }
 }

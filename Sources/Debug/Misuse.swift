@@ -117,6 +117,9 @@ func checkClaim(_ item: Item, _ claim: Claim) {
 func reportNegativeSize(_ size: UInt, _ kind: AllocationKind) {
   var finding = Finding(.badSize, "allocation of a size that looks negative", at: 0)
   finding.number = size
+  finding.stack = captureStack()
+  // After ours has failed the C++ library's operator new tries once more.
+  if kind == .malloc, isOperatorNew(finding.stack) { return }
   report(finding)
 }
 
@@ -147,9 +150,14 @@ func noteNested() {
 /// linked statically, or the C++ library's own, called when ours had none.
 private func isOperatorOfProgram(_ item: Item, _ kind: AllocationKind) -> Bool {
   if kind != .malloc, kind != .memalign { return false }
+  return isOperatorNew(item.record.pointee.allocationStack)
+}
+
+/// Whether the innermost function of a stack is an operator new.
+private func isOperatorNew(_ stack: StackID) -> Bool {
   var isOperator = false
   var isFirst = true
-  forEachFrame(item.record.pointee.allocationStack) { pc in
+  forEachFrame(stack) { pc in
     if !isFirst { return }
     isFirst = false
     describeFrame(pc) { frame in

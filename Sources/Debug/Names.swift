@@ -2,7 +2,7 @@
 //
 //   address ─▶ the loader: module, base ─┬▶ the module's file: .symtab, if the file is
 //                                        │  there and the one that was loaded
-//                                        └▶ else .dynsym, as the loader mapped it
+//             or what dlclose took         └▶ else .dynsym, as the loader mapped it
 //
 // No allocation, no stdio, no lock that can hang, no child process, no /proc: it works
 // in a signal handler of a dying program. The file is read in pieces by pread and
@@ -31,7 +31,9 @@ typealias NameBuffer = InlineArray<512, UInt8>
 /// - Parameter pc: an address as stacks have it, inside the instruction.
 func describeFrame(_ pc: UInt, _ body: (FrameDescription) -> Void) {
   var module = keg_module()
-  guard keg_find_module(pc, &module) else { return body(FrameDescription()) }
+  guard keg_find_module(pc, &module) || keg_find_unloaded(pc, &module) else {
+    return body(FrameDescription())
+  }
   var description = FrameDescription()
   description.module = path(of: module)
   description.moduleOffset = pc &- module.base

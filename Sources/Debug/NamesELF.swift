@@ -160,14 +160,15 @@ struct ELFFile {
     var i: UInt = 0
     while i < count {
       guard read(sections &+ i &* 64, &section) else { return }
-      if section[0] >> 32 == 2 /* SHT_SYMTAB */ {
+      let type = section[0] >> 32
+      if type == 2 /* SHT_SYMTAB */ || type == 11 /* SHT_DYNSYM */ && symbols == 0 {
         let link = section[5] & 0xFFFF_FFFF
         let (offset, size) = (section[3], section[4])
         guard link < count, read(sections &+ link &* 64, &section) else { return }
         symbols = offset
         symbolBytes = size
         strings = section[3]
-        return
+        if type == 2 { return }
       }
       i &+= 1
     }

@@ -98,15 +98,15 @@ struct Quarantine: ~Copyable {
   }
 }
 
-/// Puts a freed item into the thread's batch.
+/// Puts a freed item, which keeps so many bytes from others, into the thread's batch.
 @inline(__always)
-func quarantine(_ item: Item) {
+func quarantine(_ item: Item, _ bytes: UInt) {
   let address = keg_debug_thread().pointee.quarantine
   if address == 0 { return release(item.slot) }
   let part = address.pointer(to: DebugThread.self)
   let count = part.pointee.batch.count
   part.pointee.batch.items[count] = item.slot
-  part.pointee.batch.bytes &+= item.capacity
+  part.pointee.batch.bytes &+= bytes
   keg_compiler_barrier()
   part.pointee.batch.count = count &+ 1
   if count &+ 1 == Batch.capacity || part.pointee.batch.bytes > Quarantine.mostBatchBytes {

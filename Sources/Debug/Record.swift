@@ -59,8 +59,8 @@ enum AllocationKind: UInt32 {
 typealias StackID = UInt32
 
 struct Record: ~Copyable {
-  /// state | kind << 3 | log2(alignment) - 4 << 7 | isGuarded << 12 | mark << 13
-  /// | hasTrash << 14 | hasNoLeftZone << 15 | epoch << 16.
+  /// state | kind << 3 | isPurged << 6 | log2(alignment) - 4 << 7 | isGuarded << 12
+  /// | mark << 13 | hasTrash << 14 | hasNoLeftZone << 15 | epoch << 16.
   fileprivate let meta: Atomic<UInt32>
   /// Milliseconds since start.
   var allocationTime: UInt32
@@ -89,7 +89,7 @@ extension UnsafeMutablePointer where Pointee == Record {
     ItemState(rawValue: pointee.meta.load(ordering: .acquiring) & 7).unsafelyUnwrapped
   }
   @inline(__always)
-  var kind: AllocationKind { AllocationKind(rawValue: word &>> 3 & 15).unsafelyUnwrapped }
+  var kind: AllocationKind { AllocationKind(rawValue: word &>> 3 & 7).unsafelyUnwrapped }
   /// Bytes before what the program got.
   @inline(__always)
   var leftZone: UInt {
@@ -104,6 +104,8 @@ extension UnsafeMutablePointer where Pointee == Record {
   var isGuarded: Bool { word & 0x1000 != 0 }
   /// Whether the user's bytes hold the pattern of freed memory.
   var hasTrash: Bool { word & 0x4000 != 0 }
+  /// Whether the pages of the whole block are the kernel's zeros instead.
+  var isPurged: Bool { word & 0x40 != 0 }
   /// The count of leak marks when the item was allocated.
   var epoch: UInt32 { word &>> 16 }
 
@@ -134,6 +136,9 @@ extension UnsafeMutablePointer where Pointee == Record {
   func set(_ state: ItemState, hasTrash: Bool) {
     word = word & ~0x4007 | state.rawValue | (hasTrash ? 0x4000 : 0)
   }
+
+  /// Makes a large block a freed one without contents.
+  func setPurged() { word = word & ~0x4007 | ItemState.freed.rawValue | 0x40 }
 
   /// Brings the item from one state to another, if it is in that one.
   /// - Returns: the state it was in.
@@ -174,6 +179,14 @@ struct Item {
     return slab?.pointee.base == slot ? slot : slot &- 16
   }
 
+  /// Of a large block: where its span ends.
+  var spanEnd: UInt {
+    guard slab == nil, !isGuarded, let map = Core.heap.pageMap(for: slot),
+      case .span(let span) = map.owner(at: map.index(of: slot))
+    else { return end }
+    return span.pointee.end
+  }
+
   /// The name of the zone, NUL-terminated; nil: a large block.
   var zone: UnsafePointer<CChar>? { slab?.pointee.keg.pointee.name }
 
@@ -181,15 +194,22 @@ struct Item {
 
   /// The slot before or behind this one in its slab, if that was ever used.
   func neighbour(_ distance: Int) -> Item? {
+    guard let item = slot(at: distance) else { return nil }
+    return item.record.state == .untouched || item.record.state == .preparing ? nil : item
+  }
+
+  /// The slot behind this one in its slab.
+  var slotBehind: Item? { slot(at: 1) }
+
+  private func slot(at distance: Int) -> Item? {
     guard let slab else { return nil }
     let keg = slab.pointee.keg
     let stride = keg.pointee.layout.stride
     let index = Int(bitPattern: keg.slot(of: slot, in: slab)) &+ distance
     guard index >= 0, index < Int(bitPattern: keg.pointee.layout.itemCount) else { return nil }
-    let item = Item(
+    return Item(
       record: slab.record(UInt(bitPattern: index)),
       slot: slab.pointee.base &+ UInt(bitPattern: index) &* stride, capacity: stride, slab: slab)
-    return item.record.state == .untouched || item.record.state == .preparing ? nil : item
   }
 }
 

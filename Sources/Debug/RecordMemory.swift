@@ -96,6 +96,7 @@ func forgetRecords(_ slab: UnsafeMutablePointer<Slab>) {
     }
     i &+= 1
   }
+  if isClean(slab) { checkUntouched(slab) }
   debug.pointee.recordLock.lock()
   debug.pointee.recordMemory.give(slab.pointee.records, count)
   slab.pointee.records = 0

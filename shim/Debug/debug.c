@@ -59,6 +59,27 @@ uintptr_t keg_debug_memory_bytes(void) {
   return sysinfo(&info) == 0 ? (uintptr_t)info.totalram * info.mem_unit : (uintptr_t)1 << 32;
 }
 
+uintptr_t keg_debug_resident(uintptr_t start, uintptr_t end, uintptr_t *run_end) {
+  unsigned char resident[256];
+  uintptr_t run = 0;
+  for (uintptr_t at = start & ~4095ul; at < end;) {
+    uintptr_t pages = (end - at + 4095) / 4096;
+    if (pages > sizeof resident) pages = sizeof resident;
+    if (keg_syscall6(27 /* mincore */, (long)at, (long)(pages * 4096), (long)resident, 0, 0, 0) != 0)
+      break;
+    for (uintptr_t i = 0; i < pages; i++, at += 4096) {
+      if ((resident[i] & 1) != 0) {
+        if (!run) run = at < start ? start : at;
+      } else if (run) {
+        *run_end = at;
+        return run;
+      }
+    }
+  }
+  *run_end = end;
+  return run ? run : end;
+}
+
 void keg_debug_flush_program(void) { fflush(NULL); }
 
 // ---- files of reports -----------------------------------------------------------

@@ -46,7 +46,7 @@ uintptr_t keg_leak_result_offset(void) { return result_offset; }
 extern void *__libc_stack_end __attribute__((weak));
 uintptr_t keg_leak_stack_end(void) { return &__libc_stack_end ? (uintptr_t)__libc_stack_end : 0; }
 
-// exit calls one function, which never returns and so is at its very end. That call's
+// exit and quick_exit call one function, which never returns and so is at its very end. That call's
 // return address marks the frame:
 //
 //   … our destructor, the loader's, __run_exit_handlers │ return into exit │ 8 bytes │ return to exit's caller │ its frame
@@ -54,11 +54,11 @@ uintptr_t keg_leak_stack_end(void) { return &__libc_stack_end ? (uintptr_t)__lib
 // The callee's first pushes, right below the mark, are the registers of exit's caller.
 uintptr_t keg_leak_exit_caller(uintptr_t sp, uintptr_t end, uintptr_t *registers,
                                bool *main_returned) {
-  uintptr_t first = (uintptr_t)&exit;
+  uintptr_t first = (uintptr_t)&exit, quick = (uintptr_t)&quick_exit;
   *main_returned = false;
   for (uintptr_t at = (sp + 7) & ~7ul; at + 24 <= end; at += 8) {
     uintptr_t word = *(uintptr_t *)at;
-    if (word <= first || word > first + 64) continue;
+    if (word - first - 1 >= 64 && word - quick - 1 >= 64) continue;
     const uint8_t *code = (const uint8_t *)word;
     if (code[-5] != 0xe8) continue;  // not behind a call
     for (int i = 0; i < 6; i++) registers[i] = at - sp >= 8 * (i + 1ul) ? ((uintptr_t *)at)[-1 - i] : 0;

@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 
 #include "debug.h"
+#include "unwind.h"
 
 // Sources/Debug/Stack.swift
 extern int keg_backtrace_here(void **frames, int limit) KEG_DEBUG_HIDDEN;
@@ -19,7 +20,9 @@ int keg_backtrace(void **frames, int limit) {
 int dlclose(void *library) {
   static int (*real)(void *);
   if (!real) real = (int (*)(void *))dlsym(RTLD_NEXT, "dlclose");
+  bool is_listed = keg_list_modules();
   int result = real ? real(library) : -1;
+  if (is_listed) keg_keep_unloaded();
   keg_stacks_module_left();
   return result;
 }

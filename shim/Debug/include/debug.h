@@ -115,5 +115,10 @@ extern bool keg_debug_ends_by_fault(void) KEG_DEBUG_HIDDEN;
 /// Bytes of memory this machine has, by sysinfo(2).
 extern uintptr_t keg_debug_memory_bytes(void) KEG_DEBUG_HIDDEN;
 
+/// The start of the first run of resident pages in [start, end), whose end goes to
+/// `run_end`; `end`: there is none, or the kernel does not say.
+extern uintptr_t keg_debug_resident(uintptr_t start, uintptr_t end, uintptr_t *_Nonnull run_end)
+    KEG_DEBUG_HIDDEN;
+
 /// fflush(NULL): what the program has written goes out before its status changes.
 extern void keg_debug_flush_program(void) KEG_DEBUG_HIDDEN;

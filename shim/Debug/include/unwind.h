@@ -57,6 +57,15 @@ struct keg_module {
 /// Finds the module of `address`. Takes no lock: the loader's own table for C++
 /// exceptions answers (`_dl_find_object`, glibc 2.35). False: none is there.
 extern bool keg_find_module(uintptr_t address, struct keg_module *_Nonnull module) KEG_UNWIND_HIDDEN;
+
+/// Before dlclose: lists the modules. False: without `keg_keep_unloaded` after it.
+extern bool keg_list_modules(void) KEG_UNWIND_HIDDEN;
+/// After dlclose: keeps what is not there any more.
+extern void keg_keep_unloaded(void) KEG_UNWIND_HIDDEN;
+/// The module that lay at `address` before dlclose took it. `start` is a copy of its first
+/// bytes; it has no dynamic section and no unwind data.
+extern bool keg_find_unloaded(uintptr_t address, struct keg_module *_Nonnull module)
+    KEG_UNWIND_HIDDEN;
 /// Whether the C library can answer at all.
 extern bool keg_can_find_modules(void) KEG_UNWIND_HIDDEN;
 

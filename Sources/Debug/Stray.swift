@@ -1,0 +1,208 @@
+// Stray.swift: writes that land far from any block.
+//
+//   slab   | item | item | untouched · · · |rest|        large block |······| rest |
+//   heap   | slab | large block | free and clean · · · · · · · · · |
+//
+// What nobody has is zero: pages fresh from the kernel are, and slabs and large blocks
+// made of used pages get their untouched parts cleared. Where something else stands,
+// somebody wrote past a block, or before one: the nearest is named.
+//
+// Only resident pages are read, so that looking makes no memory of address space.
+
+import Base
+import DebugPlatform
+import Keg
+import Malloc
+import Pages
+import Platform
+import Vmem
+
+/// No more than this of one stretch is looked at.
+private var mostLooked: UInt { 1 &<< 30 }
+
+/// The first and the last byte of [start, end) that are not zero.
+func damageOfZeros(_ start: UInt, _ end: UInt) -> Damage? {
+  var damage: Damage? = nil
+  var at = start
+  let end = min(end, start &+ mostLooked)
+  while at < end {
+    var runEnd: UInt = end
+    at = keg_debug_resident(at, end, &runEnd)
+    if at >= end { break }
+    if let found = nonzero(at, runEnd) {
+      damage = Damage(start: damage?.start ?? found.start, end: found.end)
+    }
+    at = runEnd
+  }
+  return damage
+}
+
+/// The same of bytes that may be read. Bounds need not be aligned.
+@inline(__always)
+func nonzero(_ start: UInt, _ end: UInt) -> Damage? {
+  damageOfTrash(0, start, end)
+}
+
+/// Whether the parts of a slab that nobody has used were zero when it was made.
+@inline(__always)
+func isClean(_ slab: UnsafeMutablePointer<Slab>) -> Bool { !slab.pointee.span.pointee.isDirty }
+
+/// Checks a slot that was never used, before it is prepared or in its stead.
+/// Its last bytes may be the left zone of the slot behind it.
+@inline(__always)
+func checkUntouched(_ slot: UInt, _ capacity: UInt) {
+  if let damage = nonzero(slot, slot &+ capacity &- leastRightZone) {
+    reportStray(damage)
+    writeTrash(0, slot, slot &+ capacity &- leastRightZone)
+  }
+  let last = slot &+ capacity &- leastRightZone
+  if let damage = nonzero(last, slot &+ capacity), damageOfZone(last, slot &+ capacity) != nil {
+    reportStray(damage)
+  }
+}
+
+/// Where the slots of a slab end and its rest begins.
+private func restOfSlab(_ slab: UnsafeMutablePointer<Slab>) -> UInt {
+  let layout = slab.pointee.keg.pointee.layout
+  return slab.pointee.base &+ layout.itemCount &* layout.stride
+}
+
+private func endOfSlab(_ slab: UnsafeMutablePointer<Slab>) -> UInt {
+  slab.pointee.base &+ slab.pointee.keg.pointee.layout.byteCount
+}
+
+/// Clears what no slot of a slab of used pages covers.
+func clearRest(_ slab: UnsafeMutablePointer<Slab>) {
+  writeTrash(0, restOfSlab(slab), endOfSlab(slab))
+}
+
+/// Checks the slots of a slab that nobody has used, and its rest.
+func checkUntouched(_ slab: UnsafeMutablePointer<Slab>) {
+  let layout = slab.pointee.keg.pointee.layout
+  // Slots are used from the lowest on: behind the last one used there may be many pages.
+  var used = layout.itemCount
+  while used > 0, slab.record(used &- 1).state == .untouched { used &-= 1 }
+  var i: UInt = 0
+  while i < used {
+    if slab.record(i).state == .untouched {
+      checkUntouched(slab.pointee.base &+ i &* layout.stride, layout.stride)
+    }
+    i &+= 1
+  }
+  checkEmpty(slab.pointee.base &+ used &* layout.stride, endOfSlab(slab))
+}
+
+/// Checks and repairs a stretch that nobody has.
+func checkEmpty(_ start: UInt, _ end: UInt) {
+  if start >= end { return }
+  if let damage = damageOfZeros(start, end) {
+    reportStray(damage)
+    writeTrash(0, damage.start & ~7, damage.end)
+  }
+}
+
+/// Checks the clean pages of the heap that are free. Called while no thread is inside.
+func checkFreeSpans() {
+  // Nothing may be reported while the arena is locked.
+  var found = InlineArray<8, Damage>(repeating: Damage(start: 0, end: 0))
+  var count = 0
+  let heap = Core.heap
+  let top = heap.pointee.reservation.heapTop
+  heap.pointee.arena.walk { tag in
+    if tag.pointee.kind != .free || tag.pointee.isDirty || count == 8 { return }
+    if tag.pointee.start >= top { return }
+    if let damage = damageOfZeros(tag.pointee.start, min(tag.pointee.end, top)) {
+      found[count] = damage
+      count &+= 1
+    }
+  }
+  var i = 0
+  while i < count {
+    reportStray(found[i])
+    i &+= 1
+  }
+}
+
+/// Somebody wrote where nobody has anything: past the block before, or before the next.
+@inline(never)
+func reportStray(_ damage: Damage, _ occasion: Occasion = .checking) {
+  let before = blockBefore(damage.start)
+  let after = blockAfter(damage.end)
+  let isBefore =
+    switch (before, after) {
+    case (let before?, let after?): damage.start &- before.userEnd <= after.user &- damage.end
+    case (nil, nil), (_?, nil): true
+    case (nil, _?): false
+    }
+  if let item = isBefore ? before : after {
+    reportDamage(isBefore ? .overflow : .underflow, damage, item, occasion)
+  } else {
+    var finding = Finding(.overflow, "write outside every block", at: damage.start)
+    finding.access = .write
+    report(finding)
+  }
+}
+
+/// How many chunks around a stray write are searched for the block that it missed.
+private var searchedChunks: UInt { 64 }
+
+/// The block that begins next below `address`.
+private func blockBefore(_ address: UInt) -> Item? {
+  guard let map = Core.heap.pageMap(for: address) else { return nil }
+  var chunk = address & ~(Chunk.size &- 1)
+  var left = searchedChunks
+  while left > 0, Core.heap.pageMap(for: chunk) != nil {
+    switch map.owner(at: map.index(of: chunk)) {
+    case .slab(let slab) where slab.pointee.records != 0:
+      let layout = slab.pointee.keg.pointee.layout
+      var i = min(layout.itemCount, (address &- slab.pointee.base) / layout.stride &+ 1)
+      while i > 0 {
+        i &-= 1
+        if let item = usedItem(slab, i) { return item }
+      }
+      chunk = slab.pointee.base
+    case .span(let span):
+      if let item = largeItem(span) { return item }
+    default: break
+    }
+    chunk &-= Chunk.size
+    left &-= 1
+  }
+  return nil
+}
+
+/// The block that begins next above `address`.
+private func blockAfter(_ address: UInt) -> Item? {
+  guard let map = Core.heap.pageMap(for: address) else { return nil }
+  var chunk = address & ~(Chunk.size &- 1)
+  var left = searchedChunks
+  while left > 0, Core.heap.pageMap(for: chunk) != nil {
+    switch map.owner(at: map.index(of: chunk)) {
+    case .slab(let slab) where slab.pointee.records != 0:
+      let layout = slab.pointee.keg.pointee.layout
+      let offset = address > slab.pointee.base ? address &- slab.pointee.base : 0
+      var i = offset / layout.stride
+      while i < layout.itemCount {
+        if let item = usedItem(slab, i), item.user >= address { return item }
+        i &+= 1
+      }
+      chunk = slab.pointee.base &+ layout.byteCount &- Chunk.size
+    case .span(let span):
+      if let item = largeItem(span), item.user >= address { return item }
+    default: break
+    }
+    chunk &+= Chunk.size
+    left &-= 1
+  }
+  return nil
+}
+
+/// The item in a slot, if the program ever had one there.
+func usedItem(_ slab: UnsafeMutablePointer<Slab>, _ index: UInt) -> Item? {
+  let record = slab.record(index)
+  let state = record.state
+  if state != .live, state != .busy, record.pointee.freeThread == 0 { return nil }
+  let stride = slab.pointee.keg.pointee.layout.stride
+  return Item(
+    record: record, slot: slab.pointee.base &+ index &* stride, capacity: stride, slab: slab)
+}

@@ -1,0 +1,83 @@
+// DebugCaseTests.swift: bugs that are hard to see or to name (Fixtures/debug_cases.cc).
+// Each is told once, as what it is, with the function that allocated; its program
+// without the bug is left in peace.
+
+import Foundation
+import Testing
+
+struct DebugCase: Sendable, CustomTestStringConvertible {
+  var name: String
+  var kind: String
+  var functions: [String]
+  var testDescription: String { name }
+
+  init(_ name: String, _ kind: String, _ functions: [String] = ["allocating"]) {
+    self.name = name
+    self.kind = kind
+    self.functions = functions
+  }
+}
+
+@Suite("Debug cases", .enabled(if: DebugLibrary.isUsable, "the debug library is not built"))
+struct DebugCaseTests {
+  /// Far past a block and far before it, into memory that nobody has.
+  static let strays: [DebugCase] = [10, 100, 1000, 4096, 20000, 100_000, 1 << 20].flatMap { size in
+    [16, 256, 4096, 16384].map { DebugCase("far-\(size)-\(size + $0)", "overflow") }
+      + [16, 24, 256, 4096].map { DebugCase("far-\(size)--\($0)", "underflow") }
+      + [8, 64, 4096].map { DebugCase("run-\(size)-\(size + $0)", "overflow") }
+  }
+
+  static let others = [
+    DebugCase("large-write-after-free", "use-after-free", ["allocating", "freeing"]),
+    DebugCase("large-double-free", "double-free", ["allocating", "freeing"]),
+    DebugCase("live-neighbours", "overflow"),
+    DebugCase("array-to-free", "mismatch", ["run", "freeing"]),
+    DebugCase("array-to-delete", "mismatch", ["run"]),
+    DebugCase("mismatch-once", "mismatch", ["run"]),
+    DebugCase("negative-new", "bad-size", ["run"]),
+    DebugCase("terabytes", "overflow"),
+    DebugCase("lost-_exit", "leak", ["allocating", "lose"]),
+    DebugCase("lost-quick_exit", "leak", ["allocating", "lose"]),
+    DebugCase("overflow-quick_exit", "overflow"),
+    DebugCase("lost-dlclose", "leak", ["allocating_in_library", "losing_in_library"]),
+  ]
+
+  func build() throws -> String {
+    let loser = try Fixture.build(
+      "debug_loser", output: "debug_loser.so", flags: ["-shared", "-fPIC"])
+    return try Fixture.build("debug_cases", flags: ["-DLOSER=\"\(loser)\""])
+  }
+
+  func run(_ name: String, good: Bool) throws -> Outcome {
+    try PreloadTests.run(
+      [try build(), name] + (good ? ["good"] : []),
+      environment: ["LD_PRELOAD": DebugLibrary.path, "KEGMALLOC_CONF": nil])
+  }
+
+  @Test("found, named once, with its functions", arguments: others + strays)
+  func found(one: DebugCase) throws {
+    let outcome = try run(one.name, good: false)
+    outcome.expect(outcome.status == .exited(99), one.name)
+    outcome.expect(outcome.stderr.hasPrefix("kegmalloc: ERROR: \(one.kind): "), one.name)
+    outcome.expect(outcome.stderr.components(separatedBy: "ERROR").count == 2, one.name)
+    for function in one.functions {
+      outcome.expect(outcome.stderr.contains(function), "\(one.name): \(function)")
+    }
+    outcome.expect(outcome.stdout == "ok\n", one.name)
+  }
+
+  @Test("without the bug nothing is said", arguments: others + strays)
+  func silent(one: DebugCase) throws {
+    let outcome = try run(one.name, good: true)
+    outcome.expect(
+      outcome.succeeded && outcome.stdout == "ok\n" && outcome.stderr == "", one.name)
+  }
+
+  @Test("abort: what there is to see is seen, and the signal stays")
+  func abort() throws {
+    let outcome = try run("overflow-abort", good: false)
+    outcome.expect(outcome.status == .killed(signal: SIGABRT), "status")
+    outcome.expect(outcome.stderr.hasPrefix("kegmalloc: ERROR: overflow: "), "report")
+    outcome.expect(outcome.stderr.contains("allocating"), "function")
+  }
+}

@@ -1,0 +1,122 @@
+// debug_cases.cc: bugs that are hard to see or to name, one a run: `debug_cases CASE`.
+// With a second argument the same program without the bug.
+#include "fixture.h"
+
+#include <dlfcn.h>
+#include <string>
+#include <unistd.h>
+
+static bool is_good;
+char *keeper;
+
+__attribute__((noinline)) static char *allocating(size_t size) {
+  char *block = (char *)hide(malloc(size));
+  if (size > 0) block[0] = 1;
+  return block;
+}
+__attribute__((noinline)) static void freeing(void *block) {
+  free(block);
+  __asm__ volatile("");
+}
+__attribute__((noinline)) static void lose(size_t size) {
+  char *block = allocating(size);
+  if (is_good) freeing(block);
+}
+
+// A write of `length` bytes at `offset` of a block.
+__attribute__((noinline)) static void stray(size_t size, long offset, size_t length) {
+  char *block = allocating(size);
+  if (is_good)
+    memset(block, 'A', size);
+  else
+    memset(block + offset, 'A', length);
+  freeing(block);
+}
+
+__attribute__((noinline)) static void run(const std::string &name) {
+  long far = 0;
+  size_t size = 0;
+  // Writes that do not touch the zone beside the block: far-SIZE-OFFSET.
+  if (sscanf(name.c_str(), "far-%zu-%ld", &size, &far) == 2) return stray(size, far, 8);
+  // One write through several slots: run-SIZE-LENGTH.
+  if (sscanf(name.c_str(), "run-%zu-%ld", &size, &far) == 2) return stray(size, 0, (size_t)far);
+  // Blocks too large to be kept with their contents.
+  if (name == "large-write-after-free") {
+    char *block = allocating(50 << 20);
+    freeing(block);
+    if (!is_good) block[30 << 20] = 1;
+  } else if (name == "large-double-free") {
+    char *block = allocating(50 << 20);
+    freeing(block);
+    for (size_t i = 0; i < 10; i++) freeing(allocating((20 << 20) + i * 4096));
+    if (!is_good) freeing(block);
+  } else if (name == "live-neighbours") {
+    static char *blocks[5000];
+    for (char *&block : blocks) memset(block = allocating(48), 1, 48);
+    memset(blocks[2500], 2, is_good ? 48 : 100);
+    for (char *block : blocks) freeing(block);
+  } else if (name == "array-to-free") {
+    std::string *strings = (std::string *)hide(new std::string[3]);
+    if (is_good)
+      delete[] strings;
+    else
+      freeing((void *)strings);
+  } else if (name == "array-to-delete") {
+    std::string *strings = (std::string *)hide(new std::string[3]);
+    if (is_good)
+      delete[] strings;
+    else
+      operator delete((void *)strings);
+  } else if (name == "mismatch-once") {
+    char *block = (char *)hide(malloc(3));
+    if (is_good)
+      free(block);
+    else
+      delete block;
+  } else if (name == "negative-new") {
+    try {
+      if (!is_good) freeing(hide(operator new((size_t)hide((void *)-5l))));
+    } catch (std::bad_alloc &) {
+    }
+  } else if (name == "terabytes") {
+    void *block = hide(malloc((size_t)1 << 46));
+    CHECK(!block && errno == ENOMEM, "64 TiB were had");
+    if (!is_good) stray(10, 10, 1);
+  } else if (name == "lost-_exit") {
+    lose(50);
+    puts("ok");
+    fflush(stdout);
+    _exit(0);
+  } else if (name == "lost-quick_exit") {
+    lose(50);
+    puts("ok");
+    fflush(stdout);
+    quick_exit(0);
+  } else if (name == "overflow-quick_exit") {
+    keeper = allocating(40);
+    if (!is_good) keeper[40] = 1;
+    puts("ok");
+    fflush(stdout);
+    quick_exit(0);
+  } else if (name == "overflow-abort") {
+    keeper = allocating(40);
+    if (!is_good) {
+      keeper[40] = 1;
+      abort();
+    }
+  } else if (name == "lost-dlclose") {
+    void *library = dlopen(LOSER, RTLD_NOW);
+    CHECK(library, "%s", dlerror());
+    ((void (*)(int))dlsym(library, "losing_in_library"))(is_good);
+    dlclose(library);
+  } else {
+    CHECK(false, "no case %s", name.c_str());
+  }
+}
+
+int main(int count, char **arguments) {
+  CHECK(count >= 2, "which case?");
+  is_good = count > 2;
+  run(arguments[1]);
+  return ok();
+}
