@@ -110,7 +110,7 @@ setup:
 library: setup
 	@$(MAKE) --no-print-directory $(OUT)/lib/libkegmalloc.so $(OUT)/lib/libkegmalloc-debug.so
 
-command: setup
+command: setup files
 	$(SWIFT) build -c release --product kegmalloc
 	$(SWIFT) build -c release --product kegmalloc-launch
 	@mkdir -p $(OUT)/bin

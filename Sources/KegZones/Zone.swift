@@ -97,8 +97,9 @@ public struct Zone<Element: ~Copyable>: Sendable {
   /// The calling thread's next `count` allocations succeed without a lock or a system
   /// call. Not for zones with a limit.
   ///
-  /// - Parameter count: at most twice what a bucket of the zone holds.
-  /// - Throws: ``ZoneError/invalidArgument`` for more than twice what a bucket holds.
+  /// - Parameter count: at most 254.
+  /// - Throws: ``ZoneError/invalidArgument`` for more, and for zones with a limit or
+  ///   without caches; ``ZoneError/noMemory``, what there was stays with the thread.
   public func prefill(_ count: Int) throws(ZoneError) {
     let number = keg_prefill(storage.handle, count)
     if number != 0 { throw ZoneError(errorNumber: number) }

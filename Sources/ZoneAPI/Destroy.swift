@@ -18,7 +18,8 @@ import Synchronization
 import Vmem
 import Zone
 
-@c public func keg_zone_destroy(_ zone: UnsafeMutableRawPointer, _ flags: Int32) -> Int32 {
+@c public func keg_zone_destroy(_ zone: UnsafeMutableRawPointer?, _ flags: Int32) -> Int32 {
+  guard let zone else { return 22 /* EINVAL */ }
   let handle = handle(zone)
   if flags & ~1 != 0 || handle.pointee.state != .live { return 22 /* EINVAL */ }
   if handle.pointee.flags.contains(.ofMalloc) || handle.pointee.secondaryCount > 0 {
@@ -139,6 +140,8 @@ extension UnsafeMutablePointer where Pointee == Handle {
     let callsFini = !pointee.flags.contains(.noFree) || pointee.flags.contains(.allFini)
     pointee.allocOffset = 0
     pointee.freeOffset = 0
+    pointee.takeOffset = 0
+    pointee.giveOffset = 0
     _ = inSection {
       pointee.zone.giveEmptyBuckets()
       if let backed = pointee.backed {

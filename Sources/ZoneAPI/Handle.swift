@@ -1,12 +1,13 @@
 // Handle.swift: what a `keg_zone *` points to.
 //
 //   Handle                        in metadata; a handle's memory is always a handle's
-//   | alloc | free | offset | … | Zone | Keg or BackedKeg | name |
-//      │       │       └ where the zone's bin lies in a thread's table
-//      └───────┴ the same, or 0: bin 0 is always empty, so calls take the slow way
+//   | alloc | free | take | give | offset | … | Zone | Keg or BackedKeg | name |
+//      │       │      │      │       └ where the zone's bin lies in a thread's table
+//      └───────┴──────┴──────┴ the same, or 0: bin 0 is always empty: the slow way
 //
 // keg_zone_alloc and keg_zone_free (Items.swift) read the first two words and nothing
-// else. A zone with a constructor, a limit or an injected failure has 0 there.
+// else. A zone with a limit or an injected failure has 0 in all four, one with a
+// constructor in the first, one with a destructor in the second.
 //
 // A pin keeps a zone from being destroyed while a reclaim, a tick or a report that met it
 // in the table is busy with it (source 001: destroy racing with the timer).
@@ -60,6 +61,9 @@ struct Handle: ~Copyable {
   // Read by the fast paths.
   var allocOffset: UInt = 0
   var freeOffset: UInt = 0
+  /// The same, whether there are constructor and destructor or not.
+  var takeOffset: UInt = 0
+  var giveOffset: UInt = 0
   /// Of the zone's bin in a thread's table; 0: the zone has no bins of threads.
   var offset: UInt = 0
   /// Written under the registry lock.
@@ -149,9 +153,10 @@ extension UnsafeMutablePointer where Pointee == Handle {
     let isPlain =
       !pointee.zone.isLimited && pointee.meanFailures.load(ordering: .relaxed) == 0
       && !failuresAreInjected && !isChecked
-    pointee.allocOffset = isPlain && pointee.constructor == nil ? pointee.offset : 0
-    pointee.freeOffset =
-      !pointee.zone.isLimited && pointee.destructor == nil && !isChecked ? pointee.offset : 0
+    pointee.takeOffset = isPlain ? pointee.offset : 0
+    pointee.giveOffset = !pointee.zone.isLimited && !isChecked ? pointee.offset : 0
+    pointee.allocOffset = pointee.constructor == nil ? pointee.takeOffset : 0
+    pointee.freeOffset = pointee.destructor == nil ? pointee.giveOffset : 0
   }
 
   /// Dies on a zone that was destroyed.

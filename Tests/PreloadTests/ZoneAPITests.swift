@@ -71,7 +71,7 @@ struct ZoneAPITests {
 
   @Test(
     "limits, and who waits at them",
-    arguments: ["max", "malloc", "waiters", "fifo", "timeouts", "others", "drain_hook", "novm"])
+    arguments: ["max", "malloc", "waiters", "fifo", "timeouts", "wait", "others", "drain_hook", "novm"])
   func limits(test: String) throws { try passes("zone_limits", [test]) }
 
   @Test("U38: the warning is printed once in 300 s")
@@ -102,10 +102,15 @@ struct ZoneAPITests {
   @Test(
     "what cannot fail, and bulk calls",
     arguments: [
-      ["prefill"], ["sheaf", "memory"], ["sheaf", "limit"], ["handler"], ["constructed"], ["bulk"],
+      ["prefill"], ["prefill", "constructed"], ["sheaf", "memory"], ["sheaf", "limit"], ["handler"], ["constructed"], ["bulk"],
       ["capacity"],
     ])
   func guarantees(test: [String]) throws { try passes("zone_guarantees", test) }
+
+  @Test(
+    "without memory or the kernel: U34, P03, U29, U39, U41",
+    arguments: ["reserve", "drain_hook", "buffer", "novm", "recovers"])
+  func denied(test: String) throws { try passes("zone_denied", [test]) }
 
   @Test("U44: every leaf of every zone can be read, and figures add up")
   func control() throws { try passes("zone_control", []) }
@@ -131,6 +136,24 @@ struct ZoneAPITests {
     let zone = try instructions("loop")
     let malloc = try instructions("malloc")
     #expect(zone <= malloc, "instructions for 64 pairs: zone \(zone), malloc \(malloc)")
+  }
+
+  @Test("constructor and destructor add their calls", .enabled(if: findProgram("valgrind") != nil))
+  func hooks() throws {
+    let hooks = try instructions("hooks")
+    let byHand = try instructions("by-hand")
+    #expect(hooks <= 2 * byHand, "instructions for 64 pairs: hooks \(hooks), called by hand \(byHand)")
+  }
+
+  @Test("S09: taking an item of a sheaf is one fetch-and-subtract, no loop and no call")
+  func take() throws {
+    let text = try run(
+      ["objdump", "-d", "--no-show-raw-insn", "--disassemble=keg_sheaf_take", Library.path], preload: false
+    ).stdout
+    let body = text.components(separatedBy: "<keg_sheaf_take>:").last ?? ""
+    let words = body.split(whereSeparator: { $0 == " " || $0 == "\t" || $0 == "\n" })
+    #expect(words.count(where: { $0 == "lock" }) == 1 && words.contains("xadd"), "\(body)")
+    #expect(!words.contains("call") && !words.contains("cmpxchg"), "\(body)")
   }
 
   @Test(

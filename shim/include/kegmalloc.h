@@ -70,6 +70,11 @@ int keg_reclaim(int level);
  * a fill brings nothing, zinit, import and the back end are asked for one item with the
  * flags of the allocation.
  *
+ * `zone` is a zone that exists. After it was destroyed a call ends the process with a
+ * message, as long as no new zone has its place; NULL is a segmentation fault, as for the
+ * functions of string.h. With libkegmalloc-debug.so wrong calls are reports of class
+ * `zone`, with stacks, and items are checked at the call.
+ *
  * The zones of malloc are zones of this API as well: keg_zone_find("malloc-64").
  */
 typedef struct keg_zone keg_zone;
@@ -154,7 +159,7 @@ keg_zone *keg_zone_create_cache(const char *name, size_t size, keg_ctor ctor, ke
 /* Destroys a zone that no other thread uses (uma_zdestroy). With live items: EBUSY and
  * a list of them on standard error, the zone is as before; with KEG_DESTROY_FORCE the
  * list, and slabs with live items are never used again. A primary zone with secondary
- * zones, and a zone of malloc: EBUSY. Destroying twice: EINVAL, as long as no new zone
+ * zones, and a zone of malloc: EBUSY. NULL: EINVAL. Destroying twice: EINVAL, as long as no new zone
  * has taken its place. */
 enum { KEG_DESTROY_FORCE = 1 };
 int keg_zone_destroy(keg_zone *zone, int flags);

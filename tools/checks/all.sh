@@ -50,6 +50,12 @@ check "no conditional compilation but hasFeature(Embedded) and INVARIANTS" \
 check "kegmalloc.h is C99 and C++ by itself" \
   "$(cc -std=c99 -pedantic -Wall -Wextra -Werror -fsyntax-only -xc shim/include/kegmalloc.h 2>&1
      c++ -std=c++11 -pedantic -Wall -Wextra -Werror -fsyntax-only -xc++ shim/include/kegmalloc.h 2>&1)"
+check "kegmalloc(3) and keg_arena(3) have the functions of kegmalloc.h, word for word" \
+  "$(diff <(tools/checks/prototypes.sh header shim/include/kegmalloc.h) \
+          <(tools/checks/prototypes.sh manual docs/man/kegmalloc.3 docs/man/keg_arena.3))"
+check "kegmalloc.h declares the keg_ functions that the library exports" \
+  "$(diff <(tools/checks/prototypes.sh header shim/include/kegmalloc.h | grep -oE 'keg_[a-z_]+\(' | tr -d '(' | LC_ALL=C sort) \
+          <(golden exports.golden | grep '^keg_'))"
 check "C lies in the shim, in fixtures and in benchmarks" \
   "$(git ls-files '*.c' '*.cc' '*.cpp' '*.h' '*.s' '*.S' | grep -vE '^(shim|benchmarks|examples|Tests/PreloadTests/Fixtures)/')"
 check "files of the core have at most 400 lines" \

@@ -1,39 +1,29 @@
 // zone_guarantees.c: what cannot fail: prefilled arrays, sheaves; and bulk calls. The
 // argument names the test.
-//
-// Memory is taken away by a seccomp filter under which mmap, mprotect, mremap and brk
-// fail; that there is no system call is shown in strict mode, in which any but write
-// and exit kill.
-#include <linux/filter.h>
-#include <linux/seccomp.h>
+// See denied.h for how memory and system calls are taken away.
 #include <sched.h>
 #include <signal.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/time.h>
 
+#include "denied.h"
 #include "fixture.h"
 #include "kegmalloc.h"
 
-static void deny_memory(void) {
-#define DENY(number) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1), \
-                     BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOMEM)
-  struct sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0), DENY(SYS_mmap), DENY(SYS_mprotect),
-                               DENY(SYS_mremap), DENY(SYS_brk), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-  struct sock_fprog program = {sizeof code / sizeof *code, code};
-  CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-  CHECK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0);
-}
-
 static keg_zone *zone;
 
-// S08: the next n allocations make no system call.
-static void prefill(void) {
-  zone = keg_zone_create("prefill", 200, NULL, NULL, NULL, NULL, 0, 0);
+// S08: the next n allocations make no system call; in a zone with a constructor too.
+static int say_yes(void *item, size_t size, void *arg, int flags) {
+  (void)size, (void)arg, (void)flags;
+  *(char *)item = 1;
+  return 0;
+}
+static void prefill(const char *how) {
+  keg_ctor ctor = strcmp(how, "constructed") == 0 ? say_yes : NULL;
+  zone = keg_zone_create("prefill", 200, ctor, NULL, NULL, NULL, 0, 0);
   CHECK(keg_prefill(zone, 255) == EINVAL && keg_prefill(zone, 0) == 0);
   for (size_t n = 1; n <= 254; n += 23) CHECK(keg_prefill(zone, n) == 0);
   CHECK(keg_prefill(zone, 254) == 0);
-  CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) == 0);
+  deny_system_calls();
   for (int i = 0; i < 254; i++)
     if (keg_zone_alloc(zone, KEG_NOWAIT) == NULL) syscall(SYS_exit, 2);
   ok();
@@ -182,14 +172,44 @@ static void capacity(void) {
   keg_zone_stats(zone, &stats, sizeof stats);
   CHECK(stats.bucket_size == 8 && stats.in_arrays <= 16 && stats.in_arrays >= 8, "%zu", stats.in_arrays);
   CHECK(keg_zone_destroy(zone, 0) == 0);
+  // S02: without a depot it is an array and nothing else: filled by frees, passed by when
+  // it is full or empty, and the figures say exactly so.
+  zone = keg_zone_create_attr("array", 64, &attr);
+  keg_zone_set_maxcache(zone, 0);
+  CHECK((items[0] = keg_zone_alloc(zone, KEG_NOWAIT)) != NULL);
+  keg_zone_stats(zone, &stats, sizeof stats);
+  CHECK(stats.imported == 8 && stats.in_arrays == 7, "%zu", stats.in_arrays);
+  CHECK(keg_zone_alloc_bulk(zone, items + 1, 31, KEG_NOWAIT) == 31);
+  for (int i = 0; i < 32; i++) keg_zone_free(zone, items[i]);
+  keg_zone_stats(zone, &stats, sizeof stats);
+  CHECK(stats.imported - stats.released == stats.in_arrays && stats.in_depot == 0 && stats.used == 0);
+  CHECK(stats.in_arrays >= 8 && stats.in_arrays <= 16, "%zu", stats.in_arrays);
+  uint64_t imported = stats.imported, cached = stats.in_arrays;
+  for (uint64_t i = 0; i < cached; i++) items[i] = keg_zone_alloc(zone, KEG_NOWAIT);
+  keg_zone_stats(zone, &stats, sizeof stats);
+  CHECK(stats.imported == imported && stats.in_arrays == 0, "each from the array");
+  items[cached] = keg_zone_alloc(zone, KEG_NOWAIT);
+  keg_zone_stats(zone, &stats, sizeof stats);
+  CHECK(stats.imported > imported, "it was empty");
+  for (uint64_t i = 0; i <= cached; i++) keg_zone_free(zone, items[i]);
+  CHECK(keg_zone_destroy(zone, 0) == 0);
   attr.cache_capacity = 255;
   CHECK(keg_zone_create_attr("capacity", 64, &attr) == NULL && errno == EINVAL);
 }
 
-// For callgrind: `rounds` pairs of 64 items, in a loop or in bulk, from array or slabs.
+// For callgrind: `rounds` pairs of 64 items, in a loop or in bulk, from array or slabs, with
+// a constructor and a destructor of the zone or called by hand.
+static int begin(void *item, size_t size, void *arg, int flags) {
+  (void)item, (void)size, (void)arg, (void)flags;
+  return 0;
+}
+static void end(void *item, size_t size, void *arg) { (void)item, (void)size, (void)arg; }
+static volatile keg_ctor begin_by_hand = begin;
+static volatile keg_dtor end_by_hand = end;
 static void counted(const char *how, int rounds) {
   struct keg_zone_attr attr = {.struct_size = sizeof attr};
   if (strstr(how, "slabs")) attr.flags = KEG_ZONE_NOBUCKET;
+  if (strcmp(how, "hooks") == 0) attr.ctor = begin, attr.dtor = end;
   zone = keg_zone_create_attr("counted", 64, &attr);
   void *items[64];
   keg_zone_alloc_bulk(zone, items, 64, KEG_NOWAIT);
@@ -201,6 +221,10 @@ static void counted(const char *how, int rounds) {
     } else if (strncmp(how, "malloc", 6) == 0) {
       for (int i = 0; i < 64; i++) items[i] = malloc(64);
       for (int i = 0; i < 64; i++) free(items[i]);
+    } else if (strcmp(how, "by-hand") == 0) {
+      for (int i = 0; i < 64; i++)
+        if (begin_by_hand(items[i] = keg_zone_alloc(zone, KEG_NOWAIT), 64, NULL, KEG_NOWAIT) != 0) abort();
+      for (int i = 0; i < 64; i++) end_by_hand(items[i], 64, NULL), keg_zone_free(zone, items[i]);
     } else {
       for (int i = 0; i < 64; i++) items[i] = keg_zone_alloc(zone, KEG_NOWAIT);
       for (int i = 0; i < 64; i++) keg_zone_free(zone, items[i]);
@@ -211,7 +235,7 @@ static void counted(const char *how, int rounds) {
 int main(int count, char **arguments) {
   CHECK(count >= 2);
   const char *test = arguments[1], *how = count > 2 ? arguments[2] : "";
-  if (strcmp(test, "prefill") == 0) prefill();
+  if (strcmp(test, "prefill") == 0) prefill(how);
   else if (strcmp(test, "sheaf") == 0) sheaf(how);
   else if (strcmp(test, "handler") == 0) handler();
   else if (strcmp(test, "constructed") == 0) constructed();

@@ -131,6 +131,25 @@ static void timeouts(void) {
   CHECK(keg_zone_destroy(shared, 0) == 0);
 }
 
+// U04: keg_zone_wait returns when there is an item to be had, and takes none.
+static void *wait_for_one(void *zone) {
+  CHECK(keg_zone_wait(zone) == 0);
+  served++;
+  return NULL;
+}
+static void wait(void) {
+  shared = make("wait", 64, 1);
+  void *item = keg_zone_alloc(shared, KEG_NOWAIT);
+  pthread_t thread;
+  pthread_create(&thread, NULL, wait_for_one, shared);
+  while (figures(shared).sleepers != 1) usleep(500);
+  CHECK(served == 0);
+  keg_zone_free(shared, item);
+  pthread_join(thread, NULL);
+  CHECK(served == 1 && figures(shared).used == 0 && figures(shared).sleeps == 1);
+  CHECK(keg_zone_destroy(shared, 0) == 0);
+}
+
 // What another thread has cached can be had: it is drained before anybody fails.
 static _Atomic int stage;
 static void *fill_cache(void *zone) {
@@ -147,8 +166,9 @@ static void others(void) {
   pthread_create(&thread, NULL, fill_cache, zone);
   while (stage == 0) usleep(500);
   void *items[1000];
-  for (int i = 0; i < 1000; i++) CHECK((items[i] = keg_zone_alloc(zone, KEG_NOWAIT)) != NULL, "%d", i);
-  CHECK(keg_zone_alloc(zone, KEG_NOWAIT) == NULL);
+  // Who would wait finds them as well, and does not sleep.
+  for (int i = 0; i < 1000; i++) CHECK((items[i] = keg_zone_alloc(zone, i % 2 ? KEG_WAITOK : KEG_NOWAIT)) != NULL, "%d", i);
+  CHECK(figures(zone).sleeps == 0 && keg_zone_alloc(zone, KEG_NOWAIT) == NULL);
   stage = 2;
   pthread_join(thread, NULL);
   for (int i = 0; i < 1000; i++) keg_zone_free(zone, items[i]);
@@ -285,7 +305,7 @@ int main(int count, char **arguments) {
   const char *test = arguments[1], *how = count > 2 ? arguments[2] : "";
   static const struct { const char *name; void (*run)(void); } tests[] = {
       {"max", max}, {"malloc", of_malloc}, {"waiters", waiters}, {"fifo", fifo}, {"timeouts", timeouts},
-      {"others", others}, {"warning", warning}, {"drain_hook", drain_hook}, {"flags", flags}, {"novm", novm}};
+      {"others", others}, {"wait", wait}, {"warning", warning}, {"drain_hook", drain_hook}, {"flags", flags}, {"novm", novm}};
   for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
     if (strcmp(tests[i].name, test) == 0) {
       tests[i].run();

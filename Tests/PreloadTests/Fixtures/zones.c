@@ -199,9 +199,10 @@ static void cache(void) {
 
 // U01, U26, M03, M04: mbuf, cluster, and packets on the keg of mbufs.
 static keg_zone *clusters;
-static int attached, detached;
+static int attached, detached, refuse_attach_at = -1;
 static int attach(void *item, size_t size, int flags) {
   (void)size, (void)flags;
+  if (attached == refuse_attach_at) return 1;
   void *cluster = keg_zone_alloc(clusters, KEG_NOWAIT);
   if (cluster) *(void **)item = cluster, attached++;
   return cluster == NULL;
@@ -210,6 +211,17 @@ static void detach(void *item, size_t size) {
   (void)size;
   keg_zone_free(clusters, *(void **)item);
   detached++;
+}
+// What keg_stats_print writes; to be freed.
+static char *print_table(void) {
+  FILE *file = tmpfile();
+  CHECK(file != NULL);
+  keg_stats_print(fileno(file));
+  long length = lseek(fileno(file), 0, SEEK_END);
+  char *text = calloc(1, (size_t)length + 1);
+  CHECK(pread(fileno(file), text, (size_t)length, 0) == length);
+  fclose(file);
+  return text;
 }
 static void secondary(void) {
   keg_zone *mbufs = keg_zone_create("mbuf", 256, NULL, NULL, NULL, NULL, 256, 0);
@@ -229,10 +241,24 @@ static void secondary(void) {
     for (int i = 0; i < 100; i++) keg_zone_free(packets, items[i]);
   }
   CHECK(attached < 1000, "%d clusters for 10,000 packets", attached);
+  // U01: the table has both, with the same pages, beside malloc's zones and our own.
+  char *table = print_table();
+  CHECK(strstr(table, "\nmalloc-") && strstr(table, "\nmbuf:") && strstr(table, "\npacket:") && strstr(table, "\ntags:"), "%s", table);
+  free(table);
   CHECK(figures(mbufs).slabs == figures(packets).slabs, "one keg");
   CHECK(keg_zone_destroy(mbufs, 0) == EBUSY, "its keg is shared");
   CHECK(keg_zone_reclaim(packets, KEG_RECLAIM_DRAIN_CPU) == 0);
   CHECK(attached == detached && figures(packets).used == 0 && figures(clusters).used == 0);
+  // U03: zinit fails for the sixth of a bucket: five arrive, the others go back to the keg.
+  refuse_attach_at = attached + 5;
+  int from = detached;
+  for (int i = 0; i < 5; i++) CHECK((items[i] = keg_zone_alloc(packets, KEG_NOWAIT)) != NULL, "%d", i);
+  CHECK(keg_zone_alloc(packets, KEG_NOWAIT) == NULL && errno == ENOMEM);
+  CHECK(figures(packets).used == 5 && figures(mbufs).used == 0);
+  CHECK(figures(packets).slabs * figures(packets).slab_items == figures(packets).free_items + 5, "the rest went back");
+  refuse_attach_at = -1;
+  for (int i = 0; i < 5; i++) keg_zone_free(packets, items[i]);
+  CHECK(keg_zone_reclaim(packets, KEG_RECLAIM_DRAIN_CPU) == 0 && detached == from + 5 && attached == detached);
   CHECK(keg_zone_destroy(packets, 0) == 0 && keg_zone_destroy(mbufs, 0) == 0);
   CHECK(keg_zone_destroy(clusters, 0) == 0);
 }
@@ -573,6 +599,7 @@ static void nodump(void) {
 }
 
 // Bad arguments have a defined answer.
+static void *visited_bulk[1];
 static void arguments(void) {
   struct keg_zone_attr attr = {.struct_size = sizeof attr};
 #define REFUSED(expression) errno = 0; CHECK((expression) == NULL && errno == EINVAL)
@@ -602,6 +629,18 @@ static void arguments(void) {
   CHECK(keg_zone_alloc(zone, KEG_NOWAIT | 1 << 20) == NULL && errno == EINVAL);
   CHECK(keg_zone_foreach(zone, KEG_ITEM_ALL, NULL, NULL) == EINVAL);
   CHECK(keg_zone_foreach(zone, 8, visit, NULL) == EINVAL);
+  // NULL: no function; none of them is called.
+  keg_zone_set_warning(zone, NULL);
+  keg_zone_set_maxaction(zone, NULL, NULL);
+  CHECK(keg_zone_set_drain_hook(zone, NULL, NULL) == 0 && keg_zone_set_drain_hook(NULL, NULL, NULL) == 0);
+  CHECK(keg_zone_set_max(zone, 1) == 1 && keg_zone_alloc(zone, KEG_NOWAIT) == NULL && errno == EAGAIN);
+  CHECK(keg_zone_set_max(zone, SIZE_MAX) == SIZE_MAX / 2 && keg_zone_set_max(zone, 0) == 0);
+  CHECK(keg_zone_reserve(zone, SIZE_MAX) == EINVAL && keg_zone_prealloc(zone, SIZE_MAX) == EINVAL);
+  CHECK(keg_zone_reserve_va(zone, SIZE_MAX) == EINVAL && keg_zone_reserve_va(zone, 0) == EINVAL);
+  CHECK(keg_sheaf_alloc(zone, SIZE_MAX, KEG_NOWAIT) == NULL && errno == EINVAL);
+  CHECK(keg_zone_alloc_bulk(zone, visited_bulk, SIZE_MAX, KEG_NOWAIT) == 0 && errno == EINVAL);
+  CHECK(keg_zone_stats(zone, NULL, 8) == EINVAL && keg_zone_stats(zone, &(struct keg_zone_stats){0}, 10000) == EINVAL);
+  CHECK(keg_zone_destroy(NULL, 0) == EINVAL);
   CHECK(keg_zone_destroy(zone, 2) == EINVAL && keg_zone_reclaim(zone, 9) == EINVAL);
   CHECK(keg_prefill(zone, 1000) == EINVAL && keg_sheaf_alloc(zone, 0, KEG_NOWAIT) == NULL);
   keg_zone_free(zone, item);
