@@ -144,7 +144,7 @@ $(LIBRARY): $(OBJECTS) shim/exports.map
 	$(CLANG) $(LDFLAGS) -o $@ $(OBJECTS) -lc
 
 # It exports what the fast one does, and the calls that shim/DebugExports stands in front of.
-DEBUG_EXPORTS := _exit; _Exit; abort; sigaction; signal; __sysv_signal; dlclose;
+DEBUG_EXPORTS := _exit; _Exit; abort; sigaction; signal; bsd_signal; sysv_signal; __sysv_signal; dlclose;
 
 $(DIR)/exports-debug.map: shim/exports.map Makefile
 	sed 's|^  local:|    $(DEBUG_EXPORTS)\n  local:|' $< > $@

@@ -46,7 +46,7 @@ extension Option {
     case .debugGuardLimit:
       number(
         "guard_limit", "MiB", "0", "0 ... 16777216", 0, 0, 16_777_216,
-        "debug: memory for items with guard pages, page tables included; 0: half of the machine's")
+        "debug: memory for items with guard pages, page tables included; 0: a quarter of the machine's or the control group's")
     case .debugOnError:
       word(
         "on_error", "continue", "continue|abort|exit", OnErrorMode.go, 2,

@@ -22,6 +22,7 @@ func prepareFork() {
     debug.pointee.forksInHandlers &+= 1
     return
   }
+  keg_debug_fork_faults(Int32(KEG_FORK_PREPARE))
   prepareForkOfStacks()
   debug.pointee.forkLock.lock()
   debug.pointee.threadLock.lock()
@@ -84,6 +85,7 @@ func parentOfFork() {
   debug.pointee.threadLock.unlock()
   debug.pointee.forkLock.unlock()
   parentOfForkOfStacks()
+  keg_debug_fork_faults(Int32(KEG_FORK_PARENT))
 }
 
 /// The child reports under its own name, and knows no threads but its one.
@@ -100,6 +102,7 @@ func childOfFork() {
   keg_debug_set_forking(false)
   childOfForkOfStacks()
   childOfForkOfLeaks()
+  keg_debug_fork_faults(Int32(KEG_FORK_CHILD))
   debug.pointee.pid = processID()
   debug.pointee.isFinished = false
   debug.pointee.findings.clear()

@@ -15,16 +15,23 @@ import Platform
 
 func installFaultHandler() { keg_debug_take_faults() }
 
+/// Whether a page that faults may be one of ours.
+@c func keg_debug_is_guarded(_ address: UInt) -> Bool {
+  keg_debug_is_running() && debug.pointee.guardArena.contains(address)
+}
+
 /// Called by the handler for SIGSEGV with the address and the kind of access.
 @c func keg_debug_fault(
   _ address: UInt, _ isWrite: Int32, _ context: UnsafeMutableRawPointer?
 ) {
-  guard keg_debug_is_running(), debug.pointee.guardArena.contains(address),
+  let thread = keg_debug_thread()
+  let state = thread.pointee.state
+  // A handler over a call of ours may hold the locks that a report needs.
+  if state == KEG_DEBUG_INSIDE || state == KEG_DEBUG_NESTED { return }
+  guard
     let before = debug.pointee.guardArena.find(address)
       ?? debug.pointee.guardArena.next(after: nil)
   else { return }
-  let thread = keg_debug_thread()
-  let state = thread.pointee.state
   thread.pointee.state = KEG_DEBUG_NESTED
   var finding = finding(address, before, isWrite != 0)
   finding.stack = captureStack(context: context)

@@ -7,7 +7,8 @@
 //           the others' say how far back that is
 //
 // One reservation, committed in steps, never given back; so the number of mappings
-// does not grow. Freed items fault at once, and their pages are used again as late as
+// does not grow. Where the kernel has only mprotect for us it does: then the number of
+// items is bounded, so that the program does not run out of mappings. Freed items fault at once, and their pages are used again as late as
 // possible: a cursor moves through the arena until 4 GiB are behind it, and then the
 // item that was freed first goes first.
 //
@@ -31,6 +32,8 @@ struct GuardSlot: ~Copyable {
   var next: UInt32
   /// From the start of the first page to what the program got.
   var offset: UInt
+  /// Of a freed item: its pages may hold something, as the kernel did not take them.
+  var isDirty: Bool
 
   static var byteCount: UInt { 64 }
 }
@@ -41,13 +44,16 @@ struct GuardArena: ~Copyable {
   /// What has been made usable, and what has been handed out.
   private var committed: UInt = 0
   private(set) var cursor: UInt = 0
-  private var slots: UInt = 0
+  fileprivate var slots: UInt = 0
   private var slotsCommitted: UInt = 0
   /// Freed slots by size class, first freed first; page numbers plus one.
   private var heads: InlineArray<256, UInt32> = InlineArray(repeating: 0)
   private var tails: InlineArray<256, UInt32> = InlineArray(repeating: 0)
   /// Pages of live items.
   private var livePages: UInt = 0
+  private var liveItems: UInt = 0
+  /// Whether mprotect was needed for any page.
+  private var isProtected = false
   private var mostBytes: UInt = 0
   /// Items in the arena so far, and those that the limit kept out.
   private(set) var guarded: UInt = 0
@@ -58,6 +64,9 @@ struct GuardArena: ~Copyable {
   static var page: UInt { 4096 }
   /// From here on addresses are used again. Page tables take 1/512 of it.
   private static var reuseFrom: UInt { 1 &<< 32 }
+
+  /// Items at most when each splits a mapping; the kernel's own limit is 65530 of those.
+  private static var mostSplits: UInt { 12_000 }
 
   /// Reserves the address space. False: there is none.
   mutating func boot(limit: UInt, source: PageSource) -> Bool {
@@ -103,7 +112,9 @@ struct GuardArena: ~Copyable {
   {
     let (index, pages) = Self.classOf(max(bytes.roundedUp(to: Self.page), Self.page) / Self.page)
     let tables = (cursor &- start) / 512 &+ (cursor &- start) / 64
-    guard index < 256, (livePages &+ pages) &* Self.page &+ tables <= mostBytes else {
+    guard index < 256, (livePages &+ pages) &* Self.page &+ tables <= mostBytes,
+      !isProtected || liveItems < Self.mostSplits
+    else {
       refused &+= 1
       return nil
     }
@@ -111,7 +122,15 @@ struct GuardArena: ~Copyable {
     if cursor &- start >= Self.reuseFrom, heads[index] != 0 {
       page = UInt(heads[index]) &- 1
       let reused = slot(at: page)
-      guard GuardPages.remove(start &+ page &* Self.page, pages &* Self.page) else { return nil }
+      let address = start &+ page &* Self.page
+      guard GuardPages.remove(address, pages &* Self.page, isProtected: isProtected) else {
+        refused &+= 1
+        return nil
+      }
+      if reused.pointee.isDirty {
+        writeTrash(0, address, address &+ pages &* Self.page)
+        reused.pointee.isDirty = false
+      }
       heads[index] = reused.pointee.next
       if heads[index] == 0 { tails[index] = 0 }
     } else {
@@ -129,6 +148,7 @@ struct GuardArena: ~Copyable {
       }
     }
     livePages &+= pages
+    liveItems &+= 1
     guarded &+= 1
     return (slot(at: page), start &+ page &* Self.page)
   }
@@ -140,7 +160,7 @@ struct GuardArena: ~Copyable {
     if cursor &+ bytes > committed {
       // What nobody has yet faults too.
       let step = min((cursor &+ bytes &- committed).roundedUp(to: 1 &<< 24), end &- committed)
-      guard source.commit(committed, step), GuardPages.install(committed, step) else { return nil }
+      guard source.commit(committed, step), close(committed, step) != nil else { return nil }
       committed = committed &+ step
     }
     let lastSlot = slots &+ ((cursor &+ bytes &- start) / Self.page &+ 1) &* GuardSlot.byteCount
@@ -149,18 +169,33 @@ struct GuardArena: ~Copyable {
       guard source.commit(slotsCommitted, step) else { return nil }
       slotsCommitted = slotsCommitted &+ step
     }
-    if pages > 0, !GuardPages.remove(cursor, pages &* Self.page) { return nil }
+    if pages > 0, !GuardPages.remove(cursor, pages &* Self.page, isProtected: isProtected) {
+      return nil
+    }
     let first = (cursor &- start) / Self.page
     cursor = cursor &+ bytes
     return first
+  }
+
+  /// Makes pages fault. - Returns: whether they are zero now; nil: they do not fault.
+  private mutating func close(_ address: UInt, _ size: UInt) -> Bool? {
+    switch GuardPages.install(address, size) {
+    case .installed: return true
+    case .protected(let isZero):
+      isProtected = true
+      return isZero
+    case .refused: return nil
+    }
   }
 
   /// A freed item: its pages fault from now on. Called with the lock held.
   mutating func free(_ slot: UnsafeMutablePointer<GuardSlot>) {
     let page = (slot.address &- slots) / GuardSlot.byteCount
     let pages = UInt(slot.pointee.pageCount)
-    _ = GuardPages.install(start &+ page &* Self.page, pages &* Self.page)
+    slot.pointee.isDirty =
+      close(start &+ page &* Self.page, pages &* Self.page).map { !$0 } ?? true
     livePages &-= pages
+    liveItems &-= 1
     let index = Self.classOf(pages).index
     slot.pointee.next = 0
     let name = UInt32(truncatingIfNeeded: page &+ 1)
@@ -204,6 +239,15 @@ struct GuardArena: ~Copyable {
       if item.record.state != .untouched { body(item) }
       page = page &+ item.capacity / Self.page &+ 1
     }
+  }
+}
+
+extension GuardArena {
+  /// Calls `body` with the address space of the items, and with that of their slots.
+  func forEachRange(_ body: (_ start: UInt, _ end: UInt) -> Void) {
+    if start == 0 { return }
+    body(start, end)
+    body(slots, slots &+ (end &- start) / Self.page &* GuardSlot.byteCount)
   }
 }
 

@@ -115,7 +115,7 @@ func bootGuard() {
   if debug.pointee.guardChoice.which == .none { return }
   debug.pointee.guardChoice.alignment = Core.option(.debugGuardAlign)
   let limit = Core.option(.debugGuardLimit)
-  let bytes = limit == 0 ? keg_debug_memory_bytes() / 2 : limit &<< 20
+  let bytes = limit == 0 ? keg_debug_memory_bytes() / 4 : limit &<< 20
   if !debug.pointee.guardArena.boot(limit: bytes, source: Core.heap.pointee.reservation.source) {
     debug.pointee.guardChoice.which = .none
     return

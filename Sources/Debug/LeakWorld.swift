@@ -94,6 +94,7 @@ func addOwnMemory(
   withUnsafeMutablePointer(to: &cuts) { cuts in
     cuts.pointee.append(heap.pointee.reservation.start, heap.pointee.reservation.end, .lost)
     heap.pointee.outside.forEach { cuts.pointee.append($0.start, $0.end, .lost) }
+    debug.pointee.guardArena.forEachRange { cuts.pointee.append($0, $1, .lost) }
     scratch.forEach { cuts.pointee.append($0, $0 &+ $1, .lost) }
     blocks.forEach { cuts.pointee.append($0, $0 &+ $1, .lost) }
     heap.pointee.metadata.pointee.forEachRegion { cuts.pointee.append($0, $1, .lost) }

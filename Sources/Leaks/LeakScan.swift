@@ -86,8 +86,7 @@ package struct LeakScan: ~Copyable {
 
   /// Marks what a lost item leads to, but not itself.
   package mutating func reach(fromItem index: Int, _ kind: LeakKind) {
-    let item = items.items[index]
-    scan(item.start.roundedUp(to: 8), item.start &+ item.size, kind)
+    scan(items.items[index], kind)
     drain(kind)
   }
 
@@ -148,8 +147,17 @@ package struct LeakScan: ~Copyable {
       }
       let item = items.items[Int(next[Int(bitPattern: first & 15)])]
       first = first &+ 1
-      scan(item.start.roundedUp(to: 8), item.start &+ item.size, kind)
+      scan(item, kind)
     }
+  }
+
+  /// Scans an item. One against a guard page may start at any address: the program laid
+  /// its words out from there, or it aligned them itself.
+  @inline(__always)
+  private mutating func scan(_ item: LeakItem, _ kind: LeakKind) {
+    let end = item.start &+ item.size
+    if _slowPath(item.start & 7 != 0) { scan(item.start, end, kind) }
+    scan(item.start.roundedUp(to: 8), end, kind)
   }
 
   private mutating func scan(_ start: UInt, _ end: UInt, _ kind: LeakKind) {
@@ -173,12 +181,13 @@ package struct LeakScan: ~Copyable {
   ) {
     var address = start
     while address &+ 8 <= end {
-      let page = (address &+ 4096).roundedDown(to: 4096)
-      let wanted = Int(bitPattern: (min(page, end) &- address) / 8)
-      let count = read(buffer, address, wanted)
+      // A word of an item at an odd place may lie on two pages.
+      let page = min((address &+ 4096).roundedDown(to: 4096), end)
+      let wanted = max((page &- address) / 8, 1)
+      let count = read(buffer, address, Int(bitPattern: wanted))
       words = words &+ UInt(bitPattern: count)
       body(&self, count)
-      address = page
+      address = address &+ wanted &* 8
     }
   }
 }
@@ -214,7 +223,7 @@ extension LeakScan {
 
   private mutating func noteReferences(of index: Int) {
     let item = items.items[index]
-    forEachPage(from: item.start.roundedUp(to: 8), to: item.start &+ item.size) { scan, count in
+    forEachPage(from: item.start, to: item.start &+ item.size) { scan, count in
       var i = 0
       while i < count {
         let target = scan.items.find(scan.buffer[i])
@@ -305,13 +314,13 @@ extension LeakScan {
   /// Goes on through an item's words, up to one that leads to a lost item not seen yet.
   private mutating func nextUnvisited(_ index: Int, _ search: inout CycleSearch) -> Int? {
     let item = items.items[index]
-    let start = item.start.roundedUp(to: 8)
     let end = item.start &+ item.size
     while true {
-      let address = start &+ search.top[1]
+      let address = item.start &+ search.top[1]
       if address &+ 8 > end { return nil }
       let page = min((address &+ 512).roundedDown(to: 512), end)
-      let count = read(buffer, address, Int(bitPattern: (page &- address) / 8))
+      let wanted = max((page &- address) / 8, 1)
+      let count = read(buffer, address, Int(bitPattern: wanted))
       var i = 0
       while i < count {
         let target = items.find(buffer[i])
@@ -325,7 +334,7 @@ extension LeakScan {
           search.low(index).pointee = min(search.low(index).pointee, search.order(target).pointee)
         }
       }
-      search.top[1] = page &- start
+      search.top[1] = search.top[1] &+ wanted &* 8
     }
   }
 }

@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/sysinfo.h>
 
 __thread struct keg_debug_thread keg_debug_self;
@@ -54,9 +55,51 @@ void keg_debug_barrier(void) {
 
 void keg_debug_yield(void) { keg_syscall6(24 /* sched_yield */, 0, 0, 0, 0, 0, 0); }
 
+// The start of a file, as a string. By system calls: this runs in the first malloc.
+static bool read_file(const char *path, char *text, size_t size) {
+  long file = keg_syscall6(2 /* open */, (long)path, 02000000 /* cloexec */, 0, 0, 0, 0);
+  if (file < 0) return false;
+  long count = keg_syscall6(0 /* read */, file, (long)text, (long)size - 1, 0, 0, 0);
+  keg_syscall6(3 /* close */, file, 0, 0, 0, 0, 0);
+  text[count > 0 ? count : 0] = 0;
+  return count > 0;
+}
+
+// The least number in the files `name` of the directory root/path and those above it.
+static uintptr_t least_limit(const char *root, const char *path, const char *name, uintptr_t least) {
+  char file[1024];
+  size_t base = strlen(root), length = strcspn(path, "\n");
+  if (base + length + strlen(name) + 1 > sizeof file) return least;
+  memcpy(file, root, base);
+  memcpy(file + base, path, length);
+  for (;;) {
+    char text[32];
+    memcpy(file + base + length, name, strlen(name) + 1);
+    if (read_file(file, text, sizeof text) && text[0] >= '0' && text[0] <= '9') {
+      uintptr_t limit = 0;
+      for (char *digit = text; *digit >= '0' && *digit <= '9'; digit++)
+        limit = limit * 10 + (uintptr_t)(*digit - '0');
+      if (limit < least) least = limit;
+    }
+    if (length == 0) return least;
+    do length--;
+    while (length > 0 && file[base + length] != '/');
+  }
+}
+
 uintptr_t keg_debug_memory_bytes(void) {
   struct sysinfo info;
-  return sysinfo(&info) == 0 ? (uintptr_t)info.totalram * info.mem_unit : (uintptr_t)1 << 32;
+  uintptr_t bytes =
+      sysinfo(&info) == 0 ? (uintptr_t)info.totalram * info.mem_unit : (uintptr_t)1 << 32;
+  char groups[2048];
+  if (!read_file("/proc/self/cgroup", groups, sizeof groups)) return bytes;
+  // Version 2 has the line `0::/path`, version 1 `7:memory:/path`.
+  char *path = strstr(groups, "0::/");
+  if (path) bytes = least_limit("/sys/fs/cgroup", path + 3, "/memory.max", bytes);
+  path = strstr(groups, ":memory:/");
+  if (path)
+    bytes = least_limit("/sys/fs/cgroup/memory", path + 8, "/memory.limit_in_bytes", bytes);
+  return bytes;
 }
 
 uintptr_t keg_debug_resident(uintptr_t start, uintptr_t end, uintptr_t *run_end) {

@@ -1,6 +1,14 @@
 // signal.c: sigaction and signal, so that the handler for SIGSEGV stays ours while the
 // debug library guards pages: what the program installs is kept, reported back to it,
 // and called for every fault once ours has had its look.
+//
+//   fault ─▶ on_fault, all signals blocked ─▶ look, on a stack of our own
+//                     │                       (the program's may be 2 KiB, or full)
+//                     ▼
+//   the program's handler, its mask, its stack: the kernel's flags follow its flags
+//
+// The kernel puts SIGSEGV on the alternate stack only if the program's handler asked
+// for that. Faults of guard pages are SIGSEGV on every kernel; SIGBUS is not touched.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -16,6 +24,7 @@ extern int __sigaction(int, const struct sigaction *, struct sigaction *);
 extern sighandler_t ssignal(int, sighandler_t);
 
 // Sources/Debug/Fault.swift
+extern bool keg_debug_is_guarded(uintptr_t address) KEG_DEBUG_HIDDEN;
 extern void keg_debug_fault(uintptr_t address, int is_write, void *context) KEG_DEBUG_HIDDEN;
 
 static bool has_faults;
@@ -55,6 +64,51 @@ bool keg_debug_ends_by_fault(void) {
   return is_default(&action) || is_ignored(&action);
 }
 
+// ---- a stack for the look at a fault ---------------------------------------------
+
+// One at a time. Page tables pay for it when the first fault comes.
+static char fault_stack[128 << 10] __attribute__((aligned(64)));
+static char fault_stack_busy;
+
+static void lock_fault_stack(void) {
+  while (__atomic_exchange_n(&fault_stack_busy, 1, __ATOMIC_ACQUIRE)) keg_debug_yield();
+}
+
+static void unlock_fault_stack(void) {
+  __atomic_store_n(&fault_stack_busy, 0, __ATOMIC_RELEASE);
+}
+
+// keg_debug_fault(address, is_write, context) on the stack that ends at `top`.
+extern void look_from(void *top, uintptr_t address, int is_write, void *context) KEG_DEBUG_HIDDEN;
+__asm__(
+    ".pushsection .text.look_from,\"ax\",@progbits\n"
+    ".hidden look_from\n"
+    ".globl look_from\n"
+    ".type look_from,@function\n"
+    "look_from:\n"
+    "  .cfi_startproc\n"
+    "  pushq %rbp\n"
+    "  .cfi_def_cfa_offset 16\n"
+    "  .cfi_offset %rbp, -16\n"
+    "  movq %rsp, %rbp\n"
+    "  .cfi_def_cfa_register %rbp\n"
+    "  movq %rdi, %rsp\n"
+    "  movq %rsi, %rdi\n"
+    "  movl %edx, %esi\n"
+    "  movq %rcx, %rdx\n"
+    "  callq keg_debug_fault\n"
+    "  movq %rbp, %rsp\n"
+    "  popq %rbp\n"
+    "  .cfi_def_cfa %rsp, 8\n"
+    "  retq\n"
+    "  .cfi_endproc\n"
+    ".size look_from,.-look_from\n"
+    ".popsection");
+
+static void set_mask(const uint64_t *mask) {
+  keg_syscall6(14 /* rt_sigprocmask */, SIG_SETMASK, (long)mask, 0, sizeof *mask, 0, 0);
+}
+
 // The default action: taken by the faulting instruction, which runs again, or by the
 // signal, which is sent again when somebody had sent it.
 static void take_default(int number, const siginfo_t *info) {
@@ -73,10 +127,14 @@ static void on_fault(int number, siginfo_t *info, void *context) {
   int saved = errno;
   ucontext_t *machine = context;
   bool is_sent = info->si_code <= 0;
-  // Bit 1 of the page fault's error code: a write.
-  if (!is_sent && info->si_code != SI_KERNEL)
-    keg_debug_fault((uintptr_t)info->si_addr, (machine->uc_mcontext.gregs[REG_ERR] & 2) != 0,
-                    context);
+  uintptr_t address = (uintptr_t)info->si_addr;
+  if (!is_sent && info->si_code != SI_KERNEL && keg_debug_is_guarded(address)) {
+    // Bit 1 of the page fault's error code: a write.
+    int is_write = (machine->uc_mcontext.gregs[REG_ERR] & 2) != 0;
+    lock_fault_stack();
+    look_from(fault_stack + sizeof fault_stack, address, is_write, context);
+    unlock_fault_stack();
+  }
   struct sigaction action = read_action();
   errno = saved;
   if (is_ignored(&action) && is_sent) return;
@@ -84,45 +142,76 @@ static void on_fault(int number, siginfo_t *info, void *context) {
     take_default(number, info);
     return;
   }
-  // As the kernel does it: the program's mask, one call, once if it asked for that.
-  sigset_t mask = action.sa_mask;
-  if (!(action.sa_flags & SA_NODEFER)) sigaddset(&mask, number);
-  if (action.sa_flags & SA_RESETHAND) {
+  if (action.sa_flags & (int)SA_RESETHAND) {
     struct sigaction reset;
     memset(&reset, 0, sizeof reset);
     reset.sa_handler = SIG_DFL;
     write_action(&reset);
   }
-  pthread_sigmask(SIG_BLOCK, &mask, NULL);
-  if (action.sa_flags & SA_NODEFER) {
-    sigset_t own;
-    sigemptyset(&own);
-    sigaddset(&own, number);
-    pthread_sigmask(SIG_UNBLOCK, &own, NULL);
-  }
+  // As the kernel does it: the mask of the interrupted code, and what the program added.
+  uint64_t mask, added;
+  memcpy(&mask, &machine->uc_sigmask, sizeof mask);
+  memcpy(&added, &action.sa_mask, sizeof added);
+  mask |= added;
+  if (!(action.sa_flags & SA_NODEFER)) mask |= (uint64_t)1 << (number - 1);
+  set_mask(&mask);
   if (action.sa_flags & SA_SIGINFO)
     action.sa_sigaction(number, info, context);
   else
     action.sa_handler(number);
 }
 
-void keg_debug_take_faults(void) {
+// Ours in the kernel, on the stack that the program's handler wants.
+static bool install(const struct sigaction *program) {
   struct sigaction action;
   memset(&action, 0, sizeof action);
-  __sigaction(SIGSEGV, NULL, &program_action);
   action.sa_sigaction = on_fault;
-  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
-  sigemptyset(&action.sa_mask);
-  has_faults = __sigaction(SIGSEGV, &action, NULL) == 0;
+  bool has_handler = !is_default(program) && !is_ignored(program);
+  action.sa_flags = SA_SIGINFO;
+  action.sa_flags |= has_handler ? program->sa_flags & (SA_ONSTACK | SA_RESTART) : SA_ONSTACK | SA_RESTART;
+  sigfillset(&action.sa_mask);
+  return __sigaction(SIGSEGV, &action, NULL) == 0;
+}
+
+static long owner;
+
+void keg_debug_take_faults(void) {
+  __sigaction(SIGSEGV, NULL, &program_action);
+  owner = keg_syscall6(KEG_SYS_getpid, 0, 0, 0, 0, 0, 0);
+  has_faults = install(&program_action);
+}
+
+void keg_debug_fork_faults(int where) {
+  if (where == KEG_FORK_PREPARE) {
+    lock_fault_stack();
+    pthread_mutex_lock(&change_lock);
+  } else if (where == KEG_FORK_PARENT) {
+    pthread_mutex_unlock(&change_lock);
+    unlock_fault_stack();
+  } else {
+    pthread_mutex_init(&change_lock, NULL);
+    unlock_fault_stack();
+    owner = keg_syscall6(KEG_SYS_getpid, 0, 0, 0, 0, 0, 0);
+  }
 }
 
 static int change(const struct sigaction *action, struct sigaction *old) {
+  // A child of vfork has signal actions of its own, but its parent's memory.
+  if (keg_syscall6(KEG_SYS_getpid, 0, 0, 0, 0, 0, 0) != owner) {
+    struct sigaction before = read_action();
+    int result = action ? __sigaction(SIGSEGV, action, NULL) : 0;
+    if (result == 0 && old) *old = before;
+    return result;
+  }
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   pthread_mutex_lock(&change_lock);
   if (old) *old = program_action;
-  if (action) write_action(action);
+  if (action) {
+    write_action(action);
+    install(action);
+  }
   pthread_mutex_unlock(&change_lock);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   return 0;
@@ -150,6 +239,9 @@ sighandler_t signal(int number, sighandler_t handler) {
   return set_handler(handler, SA_RESTART);
 }
 
+// Its other names in the C library.
+sighandler_t bsd_signal(int number, sighandler_t handler) { return signal(number, handler); }
+
 // What `signal` is in a strict C or POSIX build: the handler serves once.
 sighandler_t __sysv_signal(int number, sighandler_t handler) {
   struct sigaction action, old;
@@ -158,4 +250,8 @@ sighandler_t __sysv_signal(int number, sighandler_t handler) {
   action.sa_handler = handler;
   action.sa_flags = (int)(SA_RESETHAND | SA_NODEFER);
   return __sigaction(number, &action, &old) == 0 ? old.sa_handler : SIG_ERR;
+}
+
+sighandler_t sysv_signal(int number, sighandler_t handler) {
+  return __sysv_signal(number, handler);
 }

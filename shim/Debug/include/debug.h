@@ -109,10 +109,15 @@ extern void keg_debug_watch_thread_exit(void) KEG_DEBUG_HIDDEN;
 
 /// Makes the handler for SIGSEGV ours for good.
 extern void keg_debug_take_faults(void) KEG_DEBUG_HIDDEN;
+/// Takes and drops the locks of signal.c around a fork; the child gets new ones. Taken
+/// before all others: who looks at a fault takes those.
+enum { KEG_FORK_PREPARE, KEG_FORK_PARENT, KEG_FORK_CHILD };
+extern void keg_debug_fork_faults(int where) KEG_DEBUG_HIDDEN;
 /// Whether a fault ends the process: the program has no handler.
 extern bool keg_debug_ends_by_fault(void) KEG_DEBUG_HIDDEN;
 
-/// Bytes of memory this machine has, by sysinfo(2).
+/// Bytes of memory this process may use: the machine's, or the least limit of the control
+/// groups above it.
 extern uintptr_t keg_debug_memory_bytes(void) KEG_DEBUG_HIDDEN;
 
 /// The start of the first run of resident pages in [start, end), whose end goes to

@@ -1,0 +1,338 @@
+// GuardTests.swift: guard pages. Reads and writes outside of blocks and into freed ones
+// stop where they happen and are told with all stacks; a program's own handlers of
+// SIGSEGV see what they would have seen; correct programs do as they always do.
+
+import Foundation
+import Testing
+
+/// Runs a fixture under the debug library.
+private func guarded(
+  _ fixture: String, _ arguments: [String], conf: String, leaks: Bool = false, through: [String] = []
+) throws -> Outcome {
+  try run(
+    through + [try Fixture.build(fixture)] + arguments,
+    environment: [
+      "LD_PRELOAD": DebugLibrary.path,
+      "KEGMALLOC_CONF": (leaks ? "" : "leak_check:off,") + conf,
+    ])
+}
+
+extension Outcome {
+  fileprivate var reportCount: Int { stderr.components(separatedBy: "kegmalloc: ERROR: ").count - 1 }
+
+  /// Whether the first report has this first line, without the address, this offset, and
+  /// stacks with these functions.
+  fileprivate func reports(_ line: String, offset: Int, _ functions: [String]) -> Bool {
+    stderr.hasPrefix("kegmalloc: ERROR: \(line) at 0x") && stderr.contains(", offset \(offset),")
+      && functions.allSatisfy { stderr.contains(" \($0)+0x") }
+  }
+}
+
+@Suite("Guard pages: faults", .enabled(if: DebugLibrary.isUsable, "the debug library is not built"))
+struct GuardFaultTests {
+  struct Access: CustomTestStringConvertible {
+    let side, name, line: String
+    /// From the start of the block of a size.
+    let offset: @Sendable (Int) -> Int
+    var isOfFreed = false
+    var testDescription: String { "\(side) \(name)" }
+  }
+
+  static let accesses =
+    [
+      Access(side: "right", name: "over-read", line: "overflow: read past the end of a block") { $0 },
+      Access(side: "right", name: "far-read", line: "overflow: read past the end of a block") { $0 + 1500 },
+      Access(side: "right", name: "over-write", line: "overflow: write past the end of a block") { $0 },
+      Access(side: "left", name: "under-read", line: "underflow: read before the start of a block") { _ in -1 },
+      Access(side: "left", name: "far-under-read", line: "underflow: read before the start of a block") { _ in -1500 },
+      Access(side: "left", name: "under-write", line: "underflow: write before the start of a block") { _ in -1 },
+    ]
+    + ["right", "left"].flatMap { side in
+      [
+        Access(
+          side: side, name: "freed-read", line: "use-after-free: read of a freed block",
+          offset: { $0 / 2 }, isOfFreed: true),
+        Access(
+          side: side, name: "freed-write", line: "use-after-free: write to a freed block",
+          offset: { $0 / 2 }, isOfFreed: true),
+      ]
+    }
+
+  /// Sizes that their own alignment divides, so that right is exact.
+  static let sizes = [1, 13, 24, 4096, 20480, 200_064]
+
+  @Test("an access is stopped, named, and comes with its stacks", arguments: accesses)
+  func stopped(access: Access) throws {
+    let functions = ["faulting", "allocating"] + (access.isOfFreed ? ["freeing"] : [])
+    func check(_ size: Int, _ thread: String, _ call: String) throws {
+      let outcome = try guarded(
+        "guard_faults", [access.name, String(size), thread, call], conf: "guard:\(access.side)")
+      let what = "\(access.testDescription) \(size) \(thread) \(call)"
+      outcome.expect(outcome.status == .killed(signal: SIGSEGV), what)
+      outcome.expect(outcome.reports(access.line, offset: access.offset(size), functions), what)
+      outcome.expect(outcome.reportCount == 1 && outcome.stdout == "", what)
+    }
+    for size in Self.sizes { try check(size, "same", "malloc") }
+    for call in ["calloc", "realloc", "memalign"] { try check(4096, "other", call) }
+  }
+
+  @Test("without such an access nothing is said", arguments: ["right", "left"])
+  func silent(side: String) throws {
+    for size in Self.sizes + [0, 3, 100_001] {
+      // realloc to 0 frees.
+      for call in ["malloc", "calloc", "memalign"] + (size > 0 ? ["realloc"] : []) {
+        let outcome = try guarded(
+          "guard_faults", ["none", String(size), "other", call], conf: "guard:\(side)", leaks: true)
+        outcome.expect(
+          outcome.succeeded && outcome.stdout == "ok\n" && outcome.stderr == "", "\(size) \(call)")
+      }
+    }
+  }
+
+  @Test("in the gap that an alignment leaves, a write is found by the free")
+  func gap() throws {
+    let outcome = try guarded(
+      "guard_faults", ["over-write", "24", "same", "malloc"], conf: "guard:right,guard_align:16")
+    outcome.expect(outcome.status == .exited(99))
+    outcome.expect(
+      outcome.reports("overflow: write past the end of a block", offset: 24, ["allocating"]))
+  }
+
+  @Test("natural alignment is exact for odd sizes too")
+  func natural() throws {
+    let outcome = try guarded(
+      "guard_faults", ["over-read", "101", "same", "malloc"], conf: "guard:right,guard_align:natural")
+    outcome.expect(outcome.reports("overflow: read past the end of a block", offset: 101, ["faulting"]))
+  }
+
+  @Test("what follows a report is on_error's choice")
+  func onError() throws {
+    let read = ["over-read", "24", "same", "malloc"]
+    let left = try guarded("guard_faults", read, conf: "guard:right,on_error:exit,exit_code:17")
+    left.expect(left.status == .exited(17) && left.reportCount == 1)
+    let aborted = try guarded("guard_faults", read, conf: "guard:right,on_error:abort")
+    aborted.expect(aborted.status == .killed(signal: SIGABRT) && aborted.reportCount == 1)
+  }
+
+  /// The setting, a size that it guards and one that it does not.
+  @Test(
+    "only what was chosen is guarded",
+    arguments: [
+      ("size:30-50", 40, 60), ("zone:malloc-64", 64, 65), ("zone:large", 100_000, 4096),
+      ("sample:1", 40, nil),
+    ])
+  func chosen(setting: String, inside: Int, outside: Int?) throws {
+    let found = try guarded(
+      "guard_faults", ["freed-read", String(inside), "same", "malloc"], conf: "guard:\(setting)")
+    found.expect(found.status == .killed(signal: SIGSEGV) && found.reportCount == 1)
+    guard let outside else { return }
+    let missed = try guarded(
+      "guard_faults", ["freed-read", String(outside), "same", "malloc"], conf: "guard:\(setting)")
+    missed.expect(missed.succeeded && missed.stdout == "ok\n")
+  }
+
+  @Test("of a sample some are guarded")
+  func sample() throws {
+    let scratch = try Scratch()
+    let outcome = try guarded(
+      "guard_memory", ["many"], conf: "guard:sample:100,json_file:\(scratch.path)/j")
+    outcome.expect(outcome.succeeded)
+    let text = try String(contentsOfFile: scratch.path + "/j", encoding: .utf8)
+    let count = try #require(text.firstMatch(of: /"guarded":(\d+)/).flatMap { Int($0.1) })
+    #expect(count > 50 && count < 1000, "of 20000")
+  }
+
+  @Test("a value that makes no sense is refused aloud")
+  func nonsense() throws {
+    let outcome = try guarded(
+      "guard_faults", ["none", "40", "same", "malloc"], conf: "guard:up")
+    outcome.expect(outcome.succeeded && outcome.stderr.hasPrefix("kegmalloc: guard: expected off, right"))
+  }
+}
+
+@Suite("Guard pages: handlers", .enabled(if: DebugLibrary.isUsable, "the debug library is not built"))
+struct GuardHandlerTests {
+  /// A case and how many reports it comes with.
+  @Test(
+    "the program's handler is called as the kernel would have done",
+    arguments: [
+      ("sigaction", 2), ("signal", 1), ("alternate", 2), ("nested", 2), ("vfork", 1), ("threads", 1),
+    ])
+  func called(name: String, count: Int) throws {
+    for side in ["right", "left"] {
+      let outcome = try guarded("guard_handlers", [name], conf: "guard:\(side)")
+      outcome.expect(outcome.status == .exited(99) && outcome.stdout == "ok\n", name)
+      outcome.expect(outcome.reportCount == count, name)
+      outcome.expect(
+        outcome.reports("use-after-free: read of a freed block", offset: 50, ["read_freed"])
+          || name == "threads", name)
+    }
+  }
+
+  @Test("faults and signals that are not ours bring no report", arguments: ["overflow", "own-page", "sent"])
+  func others(name: String) throws {
+    let outcome = try guarded("guard_handlers", [name], conf: "guard:right")
+    outcome.expect(outcome.succeeded && outcome.stdout == "ok\n" && outcome.stderr == "", name)
+  }
+
+  @Test("SA_RESETHAND: the second fault ends the program")
+  func once() throws {
+    let outcome = try guarded("guard_handlers", ["once"], conf: "guard:right")
+    outcome.expect(outcome.status == .killed(signal: SIGSEGV) && outcome.stdout == "ok\n")
+    outcome.expect(outcome.reportCount == 2)
+  }
+
+  @Test("a signal that was sent has its default effect")
+  func sent() throws {
+    let outcome = try guarded("guard_handlers", ["sent-default"], conf: "guard:right")
+    outcome.expect(outcome.status == .killed(signal: SIGSEGV) && outcome.stderr == "")
+  }
+
+  @Test("a forked child goes on with guard pages and reports for itself")
+  func fork() throws {
+    let outcome = try guarded("guard_handlers", ["fork"], conf: "guard:right")
+    outcome.expect(outcome.succeeded && outcome.stdout == "ok\n" && outcome.reportCount == 1)
+  }
+
+  @Test("python's faulthandler and ours both speak")
+  func faulthandler() throws {
+    let script = """
+      import faulthandler, ctypes
+      faulthandler.enable()
+      libc = ctypes.CDLL(None)
+      libc.malloc.restype = ctypes.c_void_p
+      block = libc.malloc(100)
+      libc.free(ctypes.c_void_p(block))
+      ctypes.string_at(block, 1)
+      """
+    let outcome = try run(
+      ["/usr/bin/python3", "-c", script],
+      environment: [
+        "LD_PRELOAD": DebugLibrary.path, "KEGMALLOC_CONF": "leak_check:off,guard:right",
+      ])
+    outcome.expect(outcome.status == .killed(signal: SIGSEGV))
+    outcome.expect(outcome.stderr.contains("kegmalloc: ERROR: use-after-free: read of a freed block"))
+    outcome.expect(outcome.stderr.contains("Fatal Python error: Segmentation fault"))
+  }
+}
+
+@Suite("Guard pages: memory", .enabled(if: DebugLibrary.isUsable, "the debug library is not built"))
+struct GuardMemoryTests {
+  @Test("the number of mappings does not grow with the items", arguments: ["right", "left"])
+  func mappings(side: String) throws {
+    let outcome = try guarded("guard_memory", ["mappings"], conf: "guard:\(side)")
+    // Before Linux 6.13 it must.
+    if outcome.stderr.contains("between <= before"), !Self.kernelHasGuards { return }
+    outcome.expect(outcome.succeeded && outcome.stdout == "ok\n" && outcome.stderr == "")
+  }
+
+  /// MADV_GUARD_INSTALL came with Linux 6.13.
+  static let kernelHasGuards: Bool = {
+    let page = mmap(nil, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    defer { munmap(page, 4096) }
+    return madvise(page, 4096, 102) == 0
+  }()
+
+  @Test("pages are used again, and calloc's are zero", arguments: ["right", "left"])
+  func reuse(side: String) throws {
+    let outcome = try guarded("guard_memory", ["reuse"], conf: "guard:\(side)")
+    outcome.expect(outcome.succeeded && outcome.stdout == "ok\n" && outcome.stderr == "")
+  }
+
+  @Test("a kernel without guard pages, and locked memory, get protected pages", arguments: ["many", "reuse"])
+  func fallback(name: String) throws {
+    let filter = [try Fixture.build("guard_memory"), "refusing"]
+    let outcome = try guarded("guard_memory", [name], conf: "guard:right", through: filter)
+    outcome.expect(outcome.succeeded && outcome.stdout == "ok\n" && outcome.stderr == "")
+    let found = try guarded(
+      "guard_faults", ["freed-read", "24", "same", "malloc"], conf: "guard:right", through: filter)
+    found.expect(found.status == .killed(signal: SIGSEGV) && found.reportCount == 1)
+    let locked = try guarded("guard_memory", ["locked"], conf: "guard:right")
+    locked.expect(
+      locked.succeeded && locked.stdout == "ok\n" && locked.stderr == "" || locked.stderr.contains("mlockall"))
+  }
+
+  @Test("beyond guard_limit items have red zones, and are counted")
+  func limit() throws {
+    let scratch = try Scratch()
+    let outcome = try guarded(
+      "guard_memory", ["overflow-of-many"], conf: "guard:right,guard_limit:8")
+    outcome.expect(outcome.status == .exited(99) && outcome.stdout == "ok\n")
+    outcome.expect(
+      outcome.reports("overflow: write past the end of a block", offset: 19999 * 37 % 3000, ["take"]))
+    let correct = try guarded(
+      "guard_memory", ["many"], conf: "guard:right,guard_limit:8,json_file:\(scratch.path)/j")
+    correct.expect(correct.succeeded && correct.stdout == "ok\n")
+    let text = try String(contentsOfFile: scratch.path + "/j", encoding: .utf8)
+    let guarded = try #require(text.firstMatch(of: /"guarded":(\d+)/).flatMap { Int($0.1) })
+    let others = try #require(text.firstMatch(of: /"unguarded":(\d+)/).flatMap { Int($0.1) })
+    #expect(guarded > 1000 && guarded <= 2048 && guarded + others >= 20000, "8 MiB are 2048 pages")
+  }
+
+  @Test("the leak check follows pointers of items at odd places", arguments: ["right", "left"])
+  func leaks(side: String) throws {
+    let held = try guarded("guard_memory", ["hold"], conf: "guard:\(side)", leaks: true)
+    held.expect(held.succeeded && held.stdout == "ok\n" && held.stderr == "")
+    let lost = try guarded("guard_memory", ["lose"], conf: "guard:\(side)", leaks: true)
+    lost.expect(lost.status == .exited(99) && lost.stdout == "ok\n")
+    lost.expect(lost.stderr.contains("definite 21 bytes in 1 block, indirect 94 bytes in 4 blocks"))
+  }
+}
+
+@Suite("Guard pages: programs", .enabled(if: DebugLibrary.isUsable, "the debug library is not built"))
+struct GuardProgramTests {
+  /// Runs a command with and without the library; both must say the same.
+  private func same(_ command: [String], environment: [String: String] = [:], conf: String) throws {
+    let plain = try run(command, environment: environment, preload: false)
+    let variables = environment.merging([
+      "LD_PRELOAD": DebugLibrary.path, "KEGMALLOC_CONF": "leak_check:off,\(conf)",
+    ]) { $1 }
+    let checked = try run(command, environment: variables)
+    checked.expect(
+      checked.succeeded && plain.succeeded && checked.stdout == plain.stdout
+        && checked.stderr == plain.stderr, "\(command) \(conf)")
+    #expect(!plain.stdout.isEmpty)
+  }
+
+  @Test("python3, with its own small-object allocator and without", arguments: ["right", "left"])
+  func python(side: String) throws {
+    let script = """
+      import json, re, threading, subprocess, decimal
+      text = json.dumps({str(i): [i, str(i) * 3] for i in range(2000)})
+      print(len(text), json.loads(text)["77"], len(re.findall("[0-9]+", text)))
+      ts = [threading.Thread(target=lambda: sorted(str(i) for i in range(3000))) for _ in range(3)]
+      [t.start() for t in ts]; [t.join() for t in ts]
+      print(decimal.Decimal(2) ** 300, subprocess.run(["echo", "x"], capture_output=True).stdout)
+      """
+    for allocator in ["malloc", "pymalloc"] {
+      try same(
+        ["/usr/bin/python3", "-c", script], environment: ["PYTHONMALLOC": allocator],
+        conf: "guard:\(side)")
+    }
+  }
+
+  @Test("git", arguments: ["right", "left"])
+  func git(side: String) throws {
+    let scratch = try Scratch()
+    let script = """
+      cd \(scratch.path)
+      export GIT_AUTHOR_DATE=@1000000000 GIT_COMMITTER_DATE=@1000000000 GIT_CONFIG_GLOBAL=/dev/null
+      export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a
+      rm -rf .git f?; git init -q -b main .
+      for i in 1 2 3; do seq $i 500 > f$i; git add .; git commit -qm "commit $i"; done
+      git gc -q; git log --stat; git fsck --strict; git blame f1 | tail -3
+      """
+    try same(["sh", "-c", script], conf: "guard:\(side)")
+  }
+
+  @Test("gcc and g++")
+  func compilers() throws {
+    let scratch = try Scratch()
+    let source = try scratch.file(
+      "x.cc", "#include <string>\n#include <cstdio>\nint main() { std::string s(40, 'x'); puts(s.c_str()); }\n")
+    try same(
+      ["sh", "-c", "g++ -O1 -o \(scratch.path)/x \(source) && \(scratch.path)/x"], conf: "guard:right")
+    try same(
+      ["sh", "-c", "echo 'int f(int a) { return a * 3; }' | gcc -O2 -S -x c -o - -"], conf: "guard:left")
+  }
+}
