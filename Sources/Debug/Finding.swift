@@ -148,8 +148,12 @@ func report(_ finding: Finding) {
   debug.pointee.reportLock.unlock()
   keg_set_errno(saved)
   switch Core.option(.debugOnError) {
-  case OnErrorMode.abort: keg_abort()
-  case OnErrorMode.exit: endProcess(Int32(truncatingIfNeeded: Core.option(.debugExitCode)))
+  case OnErrorMode.abort:
+    writeSummary()
+    keg_abort()
+  case OnErrorMode.exit:
+    writeSummary()
+    endProcess(Int32(truncatingIfNeeded: Core.option(.debugExitCode)))
   default: break
   }
 }

@@ -110,8 +110,10 @@ struct GuardFaultTests {
     let read = ["over-read", "24", "same", "malloc"]
     let left = try guarded("guard_faults", read, conf: "guard:right,on_error:exit,exit_code:17")
     left.expect(left.status == .exited(17) && left.reportCount == 1)
+    left.expect(left.stderr.contains("\nkegmalloc: summary: process "))
     let aborted = try guarded("guard_faults", read, conf: "guard:right,on_error:abort")
     aborted.expect(aborted.status == .killed(signal: SIGABRT) && aborted.reportCount == 1)
+    aborted.expect(aborted.stderr.contains("\nkegmalloc: summary: process "))
   }
 
   /// The setting, a size that it guards and one that it does not.

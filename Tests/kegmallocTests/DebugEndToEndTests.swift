@@ -89,6 +89,15 @@ struct DebugEndToEndTests {
     #expect(json.contains(#""guards":["right","left"]"#))
   }
 
+  @Test("--guard both: a file on standard input is read by both runs")
+  func bothRead() throws {
+    let script = try script([Canned.summary()], then: "cat")
+    try "line\n".write(toFile: scratch.path + "/input", atomically: true, encoding: .utf8)
+    let line = "\(commandPath) debug --lib \(library) --guard both \(script) < \(scratch.path)/input"
+    let result = try capture("/bin/sh", ["-c", line], environment: ["PATH": "/usr/bin:/bin"])
+    #expect(result.status == 0 && result.output == "line\nline\n")
+  }
+
   @Test("findings are printed while the program runs, and a signal leaves them valid")
   func interrupted() throws {
     let script = try script([leak], then: "echo $$ > \(scratch.path)/pid; exec sleep 60")
@@ -129,6 +138,7 @@ struct DebugEndToEndTests {
       (["--suppressions", "/none", "true"], 2, "cannot read /none"),
       (["--json", "/none/x", "true"], 2, "cannot write /none/x"), (["-o", "nonsense", "true"], 2, "key:value"),
       (["-o", "json_file:x", "true"], 2, "use --json"),
+      (["--guard", "up", "true"], 2, "expected right, left, both"),
     ]
     for (name, flags, reason) in [
       ("static", ["-static"], "statically linked"), ("pie", ["-static-pie"], "static-pie"),

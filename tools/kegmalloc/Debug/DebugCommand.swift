@@ -120,7 +120,11 @@ private struct DebugRun {
   func run() throws(Refusal) -> Int32 {
     var ends: [Supervisor.End] = []
     var profile: [HeapProfile] = []
-    for side in options.guardSides {
+    // A file on standard input is read by every run; a pipe or a terminal by the first,
+    // which leaves the second what it did not read.
+    let input = lseek(0, 0, SEEK_CUR)
+    for (number, side) in options.guardSides.enumerated() {
+      if number > 0, input >= 0 { lseek(0, input, SEEK_SET) }
       output.log.guardSide = options.guardSides.count > 1 ? side : nil
       ends.append(try runOnce(side, &profile))
       if ends.last?.wasInterrupted == true { break }

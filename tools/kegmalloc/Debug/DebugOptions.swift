@@ -30,7 +30,14 @@ struct DebugOptions: Equatable {
       }
     }
     if let guardValue {
-      if guardValue == "both" { guardSides = ["right", "left"] } else { settings.append("guard:\(guardValue)") }
+      if guardValue == "both" {
+        guardSides = ["right", "left"]
+      } else if Self.isGuard(guardValue) {
+        settings.append("guard:\(guardValue)")
+      } else {
+        throw Refusal(
+          line: "--guard \(guardValue): expected right, left, both, sample:N, zone:NAME or size:A-B")
+      }
     }
     if let sample { settings.append("sample:\(sample)") }
     if let onError { settings.append("on_error:\(onError)") }
@@ -39,6 +46,10 @@ struct DebugOptions: Equatable {
     if let exitCode { self.exitCode = exitCode }
     if let log { self.log = log }
     for setting in settings { _ = try Setting.parse(setting, known: known) }
+  }
+
+  private static func isGuard(_ value: String) -> Bool {
+    value.wholeMatch(of: /off|right|left|sample:[1-9][0-9]*|zone:(large|malloc-[0-9]+)|size:[0-9]+-[0-9]+/) != nil
   }
 
   /// Whether the report lists items that only a word on a stack holds.
