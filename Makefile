@@ -38,7 +38,7 @@ SWIFTFLAGS := -enable-experimental-feature Embedded -wmo -parse-as-library \
   -Xcc -fvisibility=hidden -I shim/Platform/include -I shim/Debug/include
 
 CFLAGS := -O2 -DNDEBUG -gdwarf-4 -fPIC -std=gnu11 -Wall -Wextra -Werror -fno-builtin-malloc \
-  -ftls-model=initial-exec -fvisibility=hidden -ffunction-sections \
+  -ftls-model=initial-exec -fvisibility=hidden -ffunction-sections -fdata-sections \
   -fno-omit-frame-pointer -I shim/Platform/include -I shim/Debug/include
 LDFLAGS := -shared -fuse-ld=lld -Wl,--gc-sections,-z,now,-z,relro,-z,nodelete \
   -Wl,--build-id=sha1,--eh-frame-hdr,-soname,libkegmalloc.so.1 \
@@ -58,9 +58,8 @@ ALIASES := malloc=keg_malloc free=keg_free calloc=keg_calloc realloc=keg_realloc
   _ZdaPvSt11align_val_tRKSt9nothrow_t=keg_free _ZdlPvmSt11align_val_t=keg_free \
   _ZdaPvmSt11align_val_t=keg_free
 COMMON_LDFLAGS := $(LDFLAGS)
-# Start-up is what the dynamic linker does: it maps two segments, code with all that is
-# only read, and one page that it relocates, and neither copies nor clears another page.
-LDFLAGS += -Wl,--no-rosegment,-z,separate-loadable-segments
+# Its start, and what it costs a small process, are a matter of layout.
+LDFLAGS += -Wl,-T,shim/layout.ld,--symbol-ordering-file=shim/startup.order,--no-warn-symbol-ordering
 LDFLAGS += -Wl,--version-script=shim/exports.map $(foreach alias,$(ALIASES),-Wl,--defsym=$(alias))
 
 # In the debug library they are those of the layer Debug (shim/Exports/operators.c
@@ -140,7 +139,7 @@ $(OUT)/lib/libkegmalloc-debug.so: $(DEBUG_LIBRARY)
 	$(OBJCOPY) --only-keep-debug $< $@.debug
 	$(OBJCOPY) --strip-debug --add-gnu-debuglink=$@.debug $< $@
 
-$(LIBRARY): $(OBJECTS) shim/exports.map
+$(LIBRARY): $(OBJECTS) shim/exports.map shim/layout.ld shim/startup.order
 	$(CLANG) $(LDFLAGS) -o $@ $(OBJECTS) -lc
 
 # It exports what the fast one does, and the calls that shim/DebugExports stands in front of.
@@ -181,6 +180,13 @@ $(DIR)/$(1).o: $(wildcard Sources/$(1)/*.swift) $(DIR)/$(1).swiftmodule
 endef
 $(foreach layer,$(ENTRIES) Debug,$(eval $(call ENTRY_RULE,$(layer))))
 
+# Small rather than fast: what is called for every item has nothing to unroll.
+SMALL := -Osize
+ifndef CHECKED
+SMALL += -assert-config Unchecked -Xfrontend -remove-runtime-asserts
+endif
+$(DIR)/ZoneAPI.o: SWIFTFLAGS += $(SMALL)
+
 # In the debug library captures of stacks step over its own frames by frame pointers:
 # those of Debug, and of what calls it, the zone calls.
 $(DIR)/Debug.o $(DIR)/framed/%.o: SWIFTFLAGS += -Xcc -fno-omit-frame-pointer
@@ -193,7 +199,7 @@ $(foreach layer,$(ENTRIES),$(eval $(call FRAMED_RULE,$(layer))))
 
 # ---- verbs ------------------------------------------------------------------
 
-.PHONY: demo examples docc test test-unit test-tsan test-preload test-programs check bench benchmarks install clean
+.PHONY: demo examples docc test test-unit test-tsan test-preload test-programs check order bench benchmarks install clean
 
 demo: all
 	$(OUT)/bin/kegmalloc run --stats -- python3 tools/demo.py
@@ -216,6 +222,10 @@ test-tsan:
 # Slow ones: whole test-suites and servers. Needs tools/packages-programs.txt.
 test-programs: library
 	KEGMALLOC_TEST_PROGRAMS=1 SWIFT=$(SWIFT) tools/run-tests.sh --filter PreloadTests
+
+# After functions of the boot or of slow paths were renamed. Needs valgrind.
+order: library
+	BUILD=$(DIR) tools/startup-order.sh
 
 check: library
 	@OUT=$(OUT) BUILD=$(DIR) tools/checks/all.sh

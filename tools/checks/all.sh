@@ -39,6 +39,10 @@ check "it is below 200 KiB" \
 check "it has a build-id and unwind tables" \
   "$(readelf -SW "$LIBRARY" | grep -q '\.note\.gnu\.build-id' || echo 'no build-id'
      readelf -SW "$LIBRARY" | grep -q '\.eh_frame ' || echo 'no .eh_frame')"
+check "a start maps two segments, and shim/startup.order is not too old (make order)" \
+  "$([ "$(readelf -lW "$LIBRARY" | grep -c ' LOAD ')" -eq 2 ] || echo 'more segments'
+     nm "$BUILD"/libkegmalloc.so | awk '{print $3}' | sort -u | comm -12 - <(sort -u shim/startup.order) |
+       awk -v all="$(wc -l < shim/startup.order)" 'END {if (NR < all * 3 / 4) print NR " of " all " functions are left"}')"
 check "no global is made lazily under swift_once" \
   "$(nm "$BUILD"/Malloc.o "$BUILD"/ZoneAPI.o "$BUILD"/libkegmalloc-debug.so | grep '_Wz$')"
 check "only Pages and the shim make system calls on memory" \

@@ -1,0 +1,40 @@
+#!/bin/bash
+# startup-order.sh: writes shim/startup.order, the functions of libkegmalloc.so that small
+# programs run, in the order in which the linker is to lay them out.
+#   BUILD  where the library with its symbols is
+#
+# callgrind names what ran. First comes what a process runs that never allocates: its
+# pages are those that the dynamic linker reads anyway. The rest is in the order of
+# addresses, as linked without this file. An old list is no error, only worth less:
+# names that are gone are passed over, new functions lie behind the known ones.
+set -eu
+cd "$(dirname "$0")/.."
+BUILD=${BUILD:-out/build/release}
+LIBRARY=$PWD/$BUILD/libkegmalloc.so
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+count=0
+while read -r program; do
+  count=$((count + 1))
+  # shellcheck disable=SC2086 # words of a command
+  (cd / && LD_PRELOAD=$LIBRARY valgrind --tool=callgrind \
+    --callgrind-out-file="$scratch/$count.%p" $program) > "$scratch/log" 2>&1 || { cat "$scratch/log" >&2; exit 1; }
+done <<'PROGRAMS'
+sleep 0
+ls -l /
+cat /etc/passwd
+sh -c true
+git --version
+python3 -c 1
+PROGRAMS
+cat "$scratch"/[0-9]* | sed -nE "s/^c?fn=\([0-9]+\) ([^']*)('[0-9]+)?$/\1/p" | sort -u > "$scratch/ran"
+{
+  echo at_exit
+  echo keg_report_at_exit
+  # One name an address: several symbols may share it.
+  nm "$LIBRARY" | awk '$2 ~ /[tT]/ {print $1, $3}' | sort | awk '{print $2}' |
+    grep -Fxf "$scratch/ran" | grep -vxE 'at_exit|keg_report_at_exit|malloc|free|[cr]e?alloc|_Z.*'
+} > "$scratch/order"
+test "$(wc -l < "$scratch/order")" -gt 50
+cp "$scratch/order" shim/startup.order
+wc -l shim/startup.order
