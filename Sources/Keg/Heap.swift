@@ -227,8 +227,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
     return pointee.limit.load(ordering: .relaxed) == 0 ? span : admitted(span)
   }
 
-  /// The span of a large block of this size that was freed lately. The caller looks
-  /// at its size again: two other threads may have changed it meanwhile.
+  /// The span of a large block of this size that was freed lately.
   @inline(__always)
   package func takeRecent(_ size: UInt) -> TagPointer? { pointee.recent.take(size) }
 

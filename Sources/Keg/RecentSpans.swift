@@ -9,9 +9,9 @@
 // span without a lock and without a look at the arena. A slot changes by one
 // compare-and-swap, so that any thread may use it at any time, a signal handler too.
 //
-// For the arena these spans are in use; they count as dirty. Tags are type-stable:
-// to read the size of one that another thread just took is harmless, and it is read
-// again once the span is ours.
+// For the arena these spans are in use; they count as dirty. A slot is a word: the
+// address of the tag, below 2^48, and above it the size in OS pages, so that nobody
+// reads the tag of a span that another thread may just take.
 
 import Base
 import Synchronization
@@ -28,15 +28,24 @@ struct RecentSpans: ~Copyable {
   /// Larger spans are not kept, in bytes.
   static var largest: UInt { 1 &<< 23 }
 
+  /// The size of a span, where a slot has it.
+  @inline(__always)
+  private static func sizeBits(_ size: UInt) -> UInt { (size &>> 12) &<< 48 }
+  @inline(__always)
+  private static func tag(_ word: UInt) -> TagPointer {
+    (word & ((1 &<< 48) &- 1)).pointer(to: BoundaryTag.self)
+  }
+
+  /// - Precondition: `size` is a multiple of 4,096, as all spans are.
   @inline(__always)
   private borrowing func take(_ slot: borrowing Atomic<UInt>, _ size: UInt) -> TagPointer? {
     let word = slot.load(ordering: .relaxed)
-    guard word != 0, word.pointer(to: BoundaryTag.self).pointee.size == size else { return nil }
+    guard word != 0, word &>> 48 == size &>> 12 else { return nil }
     return slot.compareExchange(expected: word, desired: 0, ordering: .acquiring).exchanged
-      ? word.pointer(to: BoundaryTag.self) : nil
+      ? Self.tag(word) : nil
   }
 
-  /// A span that was of `size` bytes when it was looked at.
+  /// A span of `size` bytes.
   @inline(__always)
   borrowing func take(_ size: UInt) -> TagPointer? {
     take(first, size) ?? take(second, size) ?? take(third, size) ?? take(fourth, size)
@@ -54,7 +63,7 @@ struct RecentSpans: ~Copyable {
   @inline(__always)
   private borrowing func give(_ slot: borrowing Atomic<UInt>, _ span: TagPointer) -> Bool {
     slot.load(ordering: .relaxed) == 0
-      && slot.compareExchange(expected: 0, desired: span.address, ordering: .releasing).exchanged
+      && slot.compareExchange(expected: 0, desired: span.address | Self.sizeBits(span.pointee.size), ordering: .releasing).exchanged
   }
 
   /// - Returns: false when every slot is in use.
@@ -72,7 +81,7 @@ struct RecentSpans: ~Copyable {
       case 2: third.exchange(0, ordering: .acquiring)
       default: fourth.exchange(0, ordering: .acquiring)
       }
-    return word == 0 ? nil : word.pointer(to: BoundaryTag.self)
+    return word == 0 ? nil : Self.tag(word)
   }
 
   @inline(__always)
@@ -90,8 +99,7 @@ struct RecentSpans: ~Copyable {
     var bytes: UInt = 0
     var index = 0
     while index < Self.count {
-      let word = word(index)
-      if word != 0 { bytes &+= word.pointer(to: BoundaryTag.self).pointee.size }
+      bytes &+= (word(index) &>> 48) &<< 12
       index &+= 1
     }
     return bytes

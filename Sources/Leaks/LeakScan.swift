@@ -63,6 +63,11 @@ package struct LeakScan: ~Copyable {
 
   package func set(_ index: Int, _ kind: LeakKind) { items.states[index] = kind.rawValue }
 
+  /// Adds a flag. Not by `|=`, at which the compiler of the thread sanitizer's build ends.
+  private func add(_ flag: UInt8, to index: Int) {
+    items.states[index] = items.states[index] | flag
+  }
+
   /// Marks the item that `word` points into, and what it leads to.
   package mutating func reach(word: UInt, _ kind: LeakKind) {
     visit(word, kind)
@@ -228,7 +233,7 @@ extension LeakScan {
       while i < count {
         let target = scan.items.find(scan.buffer[i])
         if target >= 0, target != index, scan.kind(target) == .lost {
-          scan.items.states[target] |= Self.isReferenced
+          scan.add(Self.isReferenced, to: target)
         }
         i &+= 1
       }
@@ -296,7 +301,7 @@ extension LeakScan {
   /// `pending` holds the items of components that are not closed.
   private mutating func enter(_ index: Int, _ search: inout CycleSearch) {
     search.push(index)
-    items.states[index] |= Self.isOnPath
+    add(Self.isOnPath, to: index)
     pending[pendingCount] = UInt32(truncatingIfNeeded: index)
     pendingCount &+= 1
   }

@@ -28,14 +28,8 @@ func allocateLarge(_ size: UInt, alignment: UInt = 16, zeroed: Bool = false) -> 
   if alignment <= Chunk.size, isRunning, let heap = process.pointee.heap,
     let span = heap.takeRecent(spanSize)
   {
-    if _fastPath(span.pointee.size == spanSize) {
-      if _slowPath(heap.countRecentUse()) { tickFromRecent() }
-      return handOut(span, size, heap, zeroed: zeroed)
-    }
-    // It changed hands between a look and the swap. A handler may not free it now.
-    let start = span.pointee.start
-    heap.pageMap(ofOwn: start).enter(span, at: start)
-    deferFree(start)
+    if _slowPath(heap.countRecentUse()) { tickFromRecent() }
+    return handOut(span, size, heap, zeroed: zeroed)
   }
   return allocateLargeSlowly(size, alignment: alignment, zeroed: zeroed)
 }
