@@ -111,6 +111,13 @@ private func stopWorld(_ body: (ThreadTable, UInt) -> Bool) -> Bool {
   }
 }
 
+/// Room for a group for each item, to a bound: the table is written from end to end.
+private func groupCapacity(_ items: Int) -> Int {
+  var capacity = 1 << 8
+  while capacity < items &* 2, capacity < 1 << 17 { capacity &*= 2 }
+  return capacity
+}
+
 /// The check proper. Nothing in here takes a lock or calls the C library.
 private func examine(
   _ question: LeakQuestion, _ frame: UInt, _ table: ThreadTable, _ tableBytes: UInt,
@@ -126,7 +133,7 @@ private func examine(
     let pieces = LeakPieces(capacity: 1 << 18, scratch: &scratch),
     let tables = LeakPieces(capacity: 1 << 14, scratch: &scratch),
     var cuts = LeakPieces(capacity: 1 << 14, scratch: &scratch),
-    var groups = LeakGroups(capacity: 1 << 17, scratch: &scratch)
+    var groups = LeakGroups(capacity: groupCapacity(scan.items.count), scratch: &scratch)
   else { return false }
 
   let threads = threadMemory.pointer(to: LeakThread.self)

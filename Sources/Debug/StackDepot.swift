@@ -4,7 +4,7 @@
 // where its text lies: chunk and offset. Chunks are mapped one by one; they are never
 // moved nor given back.
 //
-//   table   | hash, id | hash, id |  ·  | …     open addressing, at most half full
+//   table   | hash, id | hash, id |  ·  | …     open addressing, at most 3/4 full
 //                           │
 //   chunks  |count|Δ Δ Δ …|count|Δ …|····       Δ: address minus the one before, in
 //           ▲ id × 8                            groups of seven bits, about 4 bytes a frame
@@ -130,14 +130,14 @@ struct StackDepot: ~Copyable {
     }
   }
 
-  /// Doubles the table when it is half full.
+  /// Doubles the table when it is three quarters full.
   private func growIfNeeded() {
     let old = table.load(ordering: .acquiring)
     var slots = Self.firstSlots
     if old != 0 {
       let header = old.pointer(to: Table.self)
       slots = header.pointee.mask &+ 1
-      if header.pointee.used.load(ordering: .relaxed) < slots / 2 { return }
+      if header.pointee.used.load(ordering: .relaxed) < slots / 4 &* 3 { return }
       slots = slots &* 2
     }
     guard growing.compareExchange(expected: 0, desired: 1, ordering: .acquiring).exchanged
@@ -160,9 +160,11 @@ struct StackDepot: ~Copyable {
         index = index &+ 1
       }
     }
-    // The old one stays: somebody may be reading it. All of them together are as
-    // large as the last.
     table.store(new, ordering: .releasing)
+    // Somebody may be reading the old one: its addresses stay, and so does its header. In
+    // the rest he finds nothing any more.
+    let bytes = (64 &+ slots / 2 &* 16).roundedUp(to: 4096)
+    if old != 0, bytes > 4096 { _ = source.purge(old &+ 4096, bytes &- 4096) }
   }
 
   /// Whole pages, known zero; 0 when there are none.
