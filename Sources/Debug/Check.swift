@@ -80,68 +80,70 @@ private func reportRight(_ damage: Damage, _ item: Item, _ occasion: Occasion) {
   reportRun(damage, item, occasion)
 }
 
-/// Reports the overflow of an item, with what of it went through the slots behind.
+/// Reports the overflow of an item, with what of it went through the slots behind; then
+/// repairs it all.
 private func reportRun(_ damage: Damage, _ item: Item, _ occasion: Occasion) {
   var run = damage
-  var here = item
-  while run.end == here.end, let next = here.slotBehind {
-    // What is in a live block nobody knows: its zone tells whether the run went through.
-    guard let end = endOfRun(in: next) else { break }
-    run.end = end
-    here = next
-  }
-  if run.end == item.end, item.slab == nil, let rest = damageOfZeros(item.end, item.spanEnd) {
-    run.end = rest.end
-    writeTrash(0, item.end, rest.end)
-  }
-  writeZone(item.userEnd, item.end)
+  run.end = followRun(damage.end, from: item, repairs: false)
   if item.record.state != .free || item.record.pointee.freeThread != 0 {
-    return reportDamage(.overflow, run, item, occasion)
-  }
-  // Nobody ever had this slot.
-  if let damage = damageOfTrash(Trash.freed, item.user, item.userEnd) {
-    run.start = damage.start
+    reportDamage(.overflow, run, item, occasion)
+  } else {
+    // Nobody ever had this slot.
+    if let damage = damageOfTrash(Trash.freed, item.user, item.userEnd) { run.start = damage.start }
+    reportStray(run, occasion)
     writeTrash(Trash.freed, item.user, item.userEnd)
   }
-  reportStray(run, occasion)
+  writeZone(item.userEnd, item.end)
+  _ = followRun(damage.end, from: item, repairs: true)
 }
 
-/// Whether a run that reached the start of a slot went on in it; repairs what it damaged.
-/// - Returns: where it ends in the slot, or nil.
-private func endOfRun(in item: Item) -> UInt? {
-  var end: UInt
-  if item.record.leftZone != 0, item.record.state != .untouched, item.record.state != .preparing {
-    guard let zone = damageOfZone(item.leftStart, item.user), zone.start == item.slot
-    else { return nil }
-    writeZone(item.leftStart, item.user)
-    if zone.end != item.user { return zone.end }
+/// Where a run ends that reached `end` in the right zone of `item`.
+private func followRun(_ end: UInt, from item: Item, repairs: Bool) -> UInt {
+  var end = end
+  var here = item
+  while end == here.end, let next = here.slotBehind {
+    // What is in a live block nobody knows: its zone tells whether the run went through.
+    guard let nextEnd = endOfRun(in: next, repairs: repairs) else { break }
+    end = nextEnd
+    here = next
   }
-  switch item.record.state {
-  case .free, .freed:
-    guard item.record.hasTrash else { return nil }
-    let damage = damageOfTrash(Trash.freed, item.user, item.userEnd)
-    if let damage {
-      if damage.start &- item.user >= 8 { return nil }
-      writeTrash(Trash.freed, item.user, item.userEnd)
-      end = damage.end
-      if item.userEnd &- end >= 8 { return end }
-    } else if item.userEnd != item.user {
-      return nil
-    }
-    end = item.userEnd
-  case .live, .busy:
-    end = item.userEnd
-  case .untouched, .preparing:
+  if end == item.end, item.slab == nil, let rest = damageOfZeros(item.end, item.spanEnd) {
+    end = rest.end
+    if repairs { writeTrash(0, item.end, rest.end) }
+  }
+  return end
+}
+
+/// Where a run that reached the start of a slot ends in it, or nil: before it.
+private func endOfRun(in item: Item, repairs: Bool) -> UInt? {
+  let state = item.record.state
+  if state == .untouched || state == .preparing {
     guard let slab = item.slab, isClean(slab),
       let damage = nonzero(item.slot, item.end), damage.start &- item.slot < 8
     else { return nil }
-    writeTrash(0, item.slot, damage.end)
+    if repairs { writeTrash(0, item.slot, damage.end) }
     return damage.end
   }
-  guard let zone = damageOfZone(end, item.end), zone.start == end else {
-    return item.record.state == .live || item.record.state == .busy ? nil : end
+  if item.record.leftZone != 0 {
+    guard let zone = damageOfZone(item.leftStart, item.user), zone.start == item.slot
+    else { return nil }
+    if repairs { writeZone(item.leftStart, item.user) }
+    if zone.end != item.user { return zone.end }
   }
-  writeZone(end, item.end)
+  let isLive = state == .live || state == .busy
+  if !isLive {
+    guard item.record.hasTrash else { return nil }
+    if let damage = damageOfTrash(Trash.freed, item.user, item.userEnd) {
+      if damage.start &- item.user >= 8 { return nil }
+      if repairs { writeTrash(Trash.freed, item.user, item.userEnd) }
+      if item.userEnd &- damage.end >= 8 { return damage.end }
+    } else if item.userEnd != item.user {
+      return nil
+    }
+  }
+  guard let zone = damageOfZone(item.userEnd, item.end), zone.start == item.userEnd
+  else { return isLive ? nil : item.userEnd }
+  if repairs { writeZone(item.userEnd, item.end) }
   return zone.end
 }
 
@@ -156,12 +158,12 @@ private func reportTrash(_ damage: Damage, _ item: Item) {
     writeTrash(Trash.freed, item.user, item.userEnd)
     return
   }
-  writeTrash(Trash.freed, item.user, item.userEnd)
   if item.record.pointee.freeThread == 0 {
     reportStray(damage)
   } else {
     reportDamage(.useAfterFree, damage, item, .reusing)
   }
+  writeTrash(Trash.freed, item.user, item.userEnd)
 }
 
 /// The item whose overflow ran up to the start of `item`, if there is one.
