@@ -70,6 +70,9 @@ package struct Reservation: ~Copyable {
     let chunks = size / Chunk.size
     metadataEnd = metadata
     tables = (metadata &+ (chunks &* 8).roundedUp(to: pageSize)).roundedUp(to: Chunk.size)
+      // Off a boundary of 2 MiB, so that the first entries of both tables, for 8 GiB of
+      // heap, share a page of the kernel's page table.
+      &+ (size >= 1 &<< 26 ? 1 &<< 20 : 0)
     ownersEnd = metadata
     let alignment: UInt = size >= 1 &<< 26 ? 1 &<< 21 : Chunk.size
     heapStart = (tables &+ chunks &* 2 &+ pageSize).roundedUp(to: alignment)
