@@ -168,6 +168,7 @@ private func bootDebug() -> Bool {
   debug.pointee.pid = processID()
   keg_debug_register_barrier()
   debug.pointee.errorDescriptor = keg_debug_keep_stderr()
+  openReportEarly()
   debug.pointee.quarantine.configure()
   Core.heap.pointee.forgetRecords = {
     forgetRecords(UInt(bitPattern: $0).pointer(to: Slab.self))

@@ -160,6 +160,15 @@ private func writeText(_ summary: Summary, _ text: inout ReportText) {
 
 // MARK: - Where reports go
 
+/// Opens the file of findings that all processes share while it can be found: the program
+/// may go to another root directory. Whatever it closes is opened anew.
+func openReportEarly() {
+  let path = Core.option(.debugJSONFile)
+  if path != 0, !keg_debug_names_process(path.pointer(to: CChar.self)) {
+    _ = openReport(.debugJSONFile)
+  }
+}
+
 /// The descriptor for the file that an option names, opened when first needed;
 /// standard error, of which boot made a copy, without one.
 func openReport(_ option: Option) -> Int32 {

@@ -79,7 +79,13 @@ struct ReportText: ~Copyable {
     if used == Int(KEG_REPORT_BYTES) { keg_report_buffer()[used &- 1] = 10 }
     if descriptor >= 0, write(to: descriptor) == -9 /* EBADF */ {
       // The program has closed every descriptor, our copy of standard error too.
-      if descriptor == debug.pointee.errorDescriptor { _ = write(to: 2) }
+      if descriptor == debug.pointee.errorDescriptor {
+        _ = write(to: 2)
+      } else if descriptor == debug.pointee.reportDescriptor {
+        debug.pointee.reportDescriptor = -1
+        let again = openReport(Core.option(.debugJSONFile) != 0 ? .debugJSONFile : .debugLogFile)
+        if again >= 0 { _ = write(to: again) }
+      }
     }
     used = 0
   }

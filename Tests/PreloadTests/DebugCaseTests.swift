@@ -80,4 +80,35 @@ struct DebugCaseTests {
     outcome.expect(outcome.stderr.hasPrefix("kegmalloc: ERROR: overflow: "), "report")
     outcome.expect(outcome.stderr.contains("allocating"), "function")
   }
+
+  @Test("a program that closes every descriptor is heard, in its file too", arguments: ["", "json"])
+  func closed(way: String) throws {
+    let outcome = try report("closed-descriptors", way)
+    outcome.expect(outcome.status == .exited(99), way)
+    outcome.expect(outcome.stderr.contains("overflow"), way)
+  }
+
+  @Test(
+    "a program that leaves the root directory is heard", .enabled(if: getuid() == 0, "needs root"),
+    arguments: ["", "json"])
+  func changedRoot(way: String) throws {
+    let outcome = try report("changed-root", way)
+    outcome.expect(outcome.status == .exited(99), way)
+    outcome.expect(outcome.stderr.contains("overflow") && outcome.stderr.contains("definite"), way)
+  }
+
+  /// Runs a case; with `json` what the file of findings holds stands for standard error.
+  private func report(_ name: String, _ way: String) throws -> Outcome {
+    let scratch = try Scratch()
+    let file = scratch.path + "/findings"
+    var outcome = try PreloadTests.run(
+      [try build(), name],
+      environment: [
+        "LD_PRELOAD": DebugLibrary.path, "KEGMALLOC_CONF": way == "json" ? "json_file:\(file)" : nil,
+      ])
+    if way == "json" {
+      outcome.stderr = String(decoding: FileManager.default.contents(atPath: file) ?? Data(), as: UTF8.self)
+    }
+    return outcome
+  }
 }

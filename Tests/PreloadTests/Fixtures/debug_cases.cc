@@ -104,6 +104,18 @@ __attribute__((noinline)) static void run(const std::string &name) {
       keeper[40] = 1;
       abort();
     }
+  } else if (name == "closed-descriptors") {
+    for (int i = 3; i < 1024; i++) close(i);
+    stray(10, 10, 1);
+  } else if (name == "changed-root") {
+    // Where nothing of the old tree is left, /proc neither.
+    char directory[] = "/tmp/kegmalloc-root-XXXXXX";
+    CHECK(mkdtemp(directory), "no directory");
+    int result = chroot(directory);
+    rmdir(result == 0 ? "/" : directory);
+    CHECK(result == 0 && chdir("/") == 0, "no root");
+    lose(77);
+    stray(10, 10, 1);
   } else if (name == "lost-dlclose") {
     void *library = dlopen(LOSER, RTLD_NOW);
     CHECK(library, "%s", dlerror());
