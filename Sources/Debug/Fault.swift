@@ -20,6 +20,14 @@ func installFaultHandler() { keg_debug_take_faults() }
   keg_debug_is_running() && debug.pointee.guardArena.contains(address)
 }
 
+/// Where the pages of the live guarded item end on which `address` lies; 0: on none.
+@c func keg_debug_usable_end(_ address: UInt) -> UInt {
+  guard keg_debug_is_guarded(address), let item = debug.pointee.guardArena.find(address),
+    item.record.state == .live, address < item.end
+  else { return 0 }
+  return item.end
+}
+
 /// Called by the handler for SIGSEGV with the address and the kind of access.
 @c func keg_debug_fault(
   _ address: UInt, _ isWrite: Int32, _ context: UnsafeMutableRawPointer?

@@ -128,16 +128,24 @@ struct FindingTable: ~Copyable {
   }
 }
 
+/// By its frames: two threads that store the same stack at once get two numbers for it.
+private func mix(_ stack: StackID, into hash: inout UInt) {
+  hash = hash &* 0x9E37_79B9_7F4A_7C15 &+ 1
+  withUnsafeMutablePointer(to: &hash) { hash in
+    forEachFrame(stack) { hash.pointee = (hash.pointee ^ $0) &* 0x9E37_79B9_7F4A_7C15 }
+  }
+}
+
 /// Reports a finding, or counts it if its like was reported. The item must not change
 /// meanwhile. No lock of the core may be held, nor `reportLock`.
 func report(_ finding: Finding) {
   var finding = finding
   if finding.stack == 0 { finding.stack = captureStack() }
   // A handler may interrupt us anywhere: one report of that is enough.
-  let stack = finding.kind == .signal ? 1 : finding.stack
-  var hash = UInt(finding.kind.rawValue) &* 31 &+ UInt(stack)
-  hash = hash &* 0x9E37_79B9_7F4A_7C15 &+ UInt(finding.item?.record.pointee.allocationStack ?? 0)
-  hash = hash &* 0x9E37_79B9_7F4A_7C15 &+ UInt(finding.item?.record.pointee.freeStack ?? 0)
+  var hash = UInt(finding.kind.rawValue)
+  if finding.kind != .signal { mix(finding.stack, into: &hash) }
+  mix(finding.item?.record.pointee.allocationStack ?? 0, into: &hash)
+  mix(finding.item?.record.pointee.freeStack ?? 0, into: &hash)
   if finding.stack == 0, finding.item == nil { hash = hash &+ finding.address }
   hash = hash &+ UInt(bitPattern: finding.what.utf8Start)
   let saved = keg_get_errno()

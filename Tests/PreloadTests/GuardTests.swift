@@ -105,6 +105,20 @@ struct GuardFaultTests {
     outcome.expect(outcome.reports("overflow: read past the end of a block", offset: 101, ["faulting"]))
   }
 
+  @Test("moves that insist on 16 bytes are made all the same, and checked", arguments: ["auto", "natural", "16"])
+  func aligned(mode: String) throws {
+    let conf = "guard:right,guard_align:\(mode)"
+    let moves = try guarded("guard_aligned", ["moves"], conf: conf)
+    moves.expect(moves.succeeded && moves.stdout == "ok\n" && moves.stderr == "" || mode == "16")
+    let freed = try guarded("guard_aligned", ["freed"], conf: conf)
+    freed.expect(freed.status == .killed(signal: SIGSEGV) && freed.reportCount == 1)
+    freed.expect(
+      freed.reports("use-after-free: read of a freed block", offset: 0, ["load", "main"]))
+    let beyond = try guarded("guard_aligned", ["beyond"], conf: conf)
+    beyond.expect(
+      beyond.reports("overflow: write past the end of a block", offset: 24, ["main"]))
+  }
+
   @Test("what follows a report is on_error's choice")
   func onError() throws {
     let read = ["over-read", "24", "same", "malloc"]
@@ -325,6 +339,24 @@ struct GuardProgramTests {
       git gc -q; git log --stat; git fsck --strict; git blame f1 | tail -3
       """
     try same(["sh", "-c", script], conf: "guard:\(side)")
+  }
+
+  @Test("redis-server under load")
+  func redis() throws {
+    // A socket below the directory of the test: ports may be in use.
+    let scratch = try Scratch()
+    let script = """
+      cd \(scratch.path)
+      redis-server --port 0 --unixsocket \(scratch.path)/s --save '' --logfile \(scratch.path)/log &
+      until env -u LD_PRELOAD redis-cli -s s ping 2>/dev/null | grep -q PONG; do sleep 0.02; done
+      env -u LD_PRELOAD redis-benchmark -s s -q -n 1500 -c 5 -t set,lpush,hset,mset,lrange_100 > /dev/null
+      env -u LD_PRELOAD redis-cli -s s set k value
+      env -u LD_PRELOAD redis-cli -s s get k
+      env -u LD_PRELOAD redis-cli -s s shutdown nosave
+      wait $!
+      echo status $?
+      """
+    try same(["sh", "-c", script], conf: "guard:right")
   }
 
   @Test("gcc and g++")

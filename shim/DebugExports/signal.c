@@ -25,6 +25,7 @@ extern sighandler_t ssignal(int, sighandler_t);
 
 // Sources/Debug/Fault.swift
 extern bool keg_debug_is_guarded(uintptr_t address) KEG_DEBUG_HIDDEN;
+extern uintptr_t keg_debug_usable_end(uintptr_t address) KEG_DEBUG_HIDDEN;
 extern void keg_debug_fault(uintptr_t address, int is_write, void *context) KEG_DEBUG_HIDDEN;
 
 static bool has_faults;
@@ -128,9 +129,22 @@ static void on_fault(int number, siginfo_t *info, void *context) {
   ucontext_t *machine = context;
   bool is_sent = info->si_code <= 0;
   uintptr_t address = (uintptr_t)info->si_addr;
-  if (!is_sent && info->si_code != SI_KERNEL && keg_debug_is_guarded(address)) {
-    // Bit 1 of the page fault's error code: a write.
-    int is_write = (machine->uc_mcontext.gregs[REG_ERR] & 2) != 0;
+  // Bit 1 of the page fault's error code: a write.
+  bool is_write = (machine->uc_mcontext.gregs[REG_ERR] & 2) != 0;
+  struct keg_aligned_move move;
+  if (info->si_code == SI_KERNEL && keg_debug_decode_aligned(context, &move)) {
+    uintptr_t end = keg_debug_usable_end(move.address);
+    if (end >= move.address + 16) {
+      keg_debug_do_aligned(context, &move);
+      errno = saved;
+      return;
+    }
+    address = end > move.address ? end : move.address;
+    is_write = move.is_store;
+  } else if (info->si_code == SI_KERNEL) {
+    address = 0;
+  }
+  if (!is_sent && keg_debug_is_guarded(address)) {
     lock_fault_stack();
     look_from(fault_stack + sizeof fault_stack, address, is_write, context);
     unlock_fault_stack();

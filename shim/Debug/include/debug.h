@@ -113,6 +113,18 @@ extern void keg_debug_take_faults(void) KEG_DEBUG_HIDDEN;
 /// before all others: who looks at a fault takes those.
 enum { KEG_FORK_PREPARE, KEG_FORK_PARENT, KEG_FORK_CHILD };
 extern void keg_debug_fork_faults(int where) KEG_DEBUG_HIDDEN;
+/// An SSE move of 16 bytes whose address must be a multiple of 16 (shim/Debug/aligned.c).
+struct keg_aligned_move {
+  uintptr_t address;
+  unsigned number, length;
+  bool is_store;
+};
+/// The one that a context stands before. False: it is another instruction.
+extern bool keg_debug_decode_aligned(const void *_Nonnull context,
+                                     struct keg_aligned_move *_Nonnull move) KEG_DEBUG_HIDDEN;
+/// Does it for the context, at any address that can be used.
+extern void keg_debug_do_aligned(void *_Nonnull context,
+                                 const struct keg_aligned_move *_Nonnull move) KEG_DEBUG_HIDDEN;
 /// Whether a fault ends the process: the program has no handler.
 extern bool keg_debug_ends_by_fault(void) KEG_DEBUG_HIDDEN;
 
