@@ -9,20 +9,29 @@ import Foundation
 import Testing
 
 /// Runs a script with and without the library and compares.
+/// - Parameter isDebug: with the debug library, which must find nothing but leaks; those
+///   of other people's programs are real.
 func expectSameOutput(
   _ script: String, needs programs: [String], environment: [String: String?] = [:],
-  timeout: Double = 120, sourceLocation: SourceLocation = #_sourceLocation
+  isDebug: Bool = false, timeout: Double = 120, sourceLocation: SourceLocation = #_sourceLocation
 ) throws {
   for program in programs where findProgram(program) == nil {
     print("skipped \(script): \(program) is not installed")
     return
   }
   let path = Repository.root + "/Tests/PreloadTests/Programs/\(script).sh"
+  let results = try Scratch()
+  let findings = results.path + "/findings"
   func outcome(preload: Bool) throws -> Outcome {
     let scratch = try Scratch()
+    var environment = environment
+    if preload, isDebug {
+      environment["LD_PRELOAD"] = DebugLibrary.path
+      environment["KEGMALLOC_CONF"] = "exit_code:0,json_file:\(findings)"
+    }
     return try run(
-      ["bash", path], environment: environment, preload: preload, timeout: timeout,
-      directory: scratch.path)
+      ["bash", path], environment: environment, preload: preload,
+      timeout: isDebug ? timeout * 4 : timeout, directory: scratch.path)
   }
   let without = try outcome(preload: false)
   try #require(
@@ -32,6 +41,13 @@ func expectSameOutput(
   let same =
     with.status == without.status && with.stdout == without.stdout && with.stderr == without.stderr
   with.expect(same, "\(script), expected \(without.report)\nbut got", sourceLocation)
+  if !isDebug { return }
+  let lines = String(decoding: FileManager.default.contents(atPath: findings) ?? Data(), as: UTF8.self)
+    .split(separator: "\n")
+  #expect(lines.contains { $0.contains("\"kind\":\"summary\"") }, "\(script): no process reported")
+  for line in lines where line.contains("\"kind\":\"finding\"") {
+    Issue.record("\(script): \(line.prefix(2000))", sourceLocation: sourceLocation)
+  }
 }
 
 @Suite("Programs", .libraryPresent)
@@ -91,6 +107,22 @@ struct ProgramTests {
 }
 
 @Suite(
+  "Programs under the debug library", .enabled(if: DebugLibrary.isUsable, "the debug library is not built"))
+struct DebugProgramTests {
+  @Test(
+    "no finding, no hang, same output",
+    arguments: [
+      ("python", ["python3"]), ("perl", ["perl"]), ("bash", ["bash"]), ("git", ["git"]),
+      ("compile", ["gcc", "g++"]), ("make", ["make", "cc"]), ("sqlite3", ["sqlite3"]),
+      ("coreutils", ["awk", "tar", "gzip"]),
+    ])
+  func program(script: String, needs: [String]) throws {
+    try expectSameOutput(
+      script, needs: needs, environment: ["PYTHONMALLOC": "malloc"], isDebug: true)
+  }
+}
+
+@Suite(
   "Long-running programs", .libraryPresent, .serialized,
   .enabled(
     if: ProcessInfo.processInfo.environment["KEGMALLOC_TEST_PROGRAMS"] == "1",
@@ -107,6 +139,17 @@ struct LongProgramTests {
       return try expectSameOutput("python-tests", needs: [], environment: environment, timeout: 900)
     }
     print("skipped python-tests: no python3 with its test package")
+  }
+
+  @Test(
+    "under the debug library: no finding, no hang, same output",
+    .enabled(if: DebugLibrary.isUsable, "the debug library is not built"),
+    arguments: [
+      ("redis", ["redis-server", "redis-benchmark"]), ("node", ["node"]),
+      ("stress-ng", ["stress-ng"]), ("swiftc", ["swiftc"]),
+    ])
+  func debug(script: String, needs: [String]) throws {
+    try expectSameOutput(script, needs: needs, isDebug: true, timeout: 600)
   }
 
   @Test("redis-server under redis-benchmark")
