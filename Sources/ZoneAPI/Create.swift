@@ -250,7 +250,9 @@ private func assemble(
   zone.initialize(
     to: Zone(
       name: name, itemSize: size, keg: keg, pools: pools, hooks: hooks,
-      flags: flags.contains(.noBucket) ? zoneFlags.union(.noBucket) : zoneFlags))
+      flags: flags.contains(.noBucket) ? zoneFlags.union(.noBucket) : zoneFlags,
+      // As of malloc's zones.
+      bucketScale: size > 64 && size <= 1024 ? 2 : 1))
   let made = memory.pointer(to: Handle.self)
   made.initialize(to: Handle(zone: zone))
   made.pointee.flags = zonesAreChecked ? flags.union(.checked) : flags

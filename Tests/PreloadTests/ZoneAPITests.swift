@@ -116,11 +116,11 @@ struct ZoneAPITests {
   func control() throws { try passes("zone_control", []) }
 
   /// Instructions of one round of the `counted` test, by callgrind.
-  private func instructions(_ kind: String) throws -> Int {
+  private func instructions(_ kind: String, size: Int = 64) throws -> Int {
     let binary = try Fixture.build("zone_guarantees", flags: Self.flags)
     func total(_ rounds: Int) throws -> Int {
       let outcome = try run(
-        ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", binary, "counted", kind, "\(rounds)"],
+        ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", binary, "counted", kind, "\(rounds)", "\(size)"],
         preload: false, timeout: 120)
       let line = outcome.stderr.split(separator: "\n").first { $0.contains("Collected") }
       guard let count = line?.split(separator: " ").last.flatMap({ Int($0) }) else {
@@ -131,10 +131,12 @@ struct ZoneAPITests {
     return try (total(110) - total(10)) / 100
   }
 
-  @Test("a zone's items cost no more than malloc's", .enabled(if: findProgram("valgrind") != nil))
-  func cost() throws {
-    let zone = try instructions("loop")
-    let malloc = try instructions("malloc")
+  @Test(
+    "a zone's items cost no more than malloc's", .enabled(if: findProgram("valgrind") != nil),
+    arguments: [16, 64, 512])
+  func cost(size: Int) throws {
+    let zone = try instructions("loop", size: size)
+    let malloc = try instructions("malloc", size: size)
     #expect(zone <= malloc, "instructions for 64 pairs: zone \(zone), malloc \(malloc)")
   }
 

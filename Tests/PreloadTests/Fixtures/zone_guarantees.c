@@ -206,11 +206,11 @@ static int begin(void *item, size_t size, void *arg, int flags) {
 static void end(void *item, size_t size, void *arg) { (void)item, (void)size, (void)arg; }
 static volatile keg_ctor begin_by_hand = begin;
 static volatile keg_dtor end_by_hand = end;
-static void counted(const char *how, int rounds) {
+static void counted(const char *how, int rounds, size_t size) {
   struct keg_zone_attr attr = {.struct_size = sizeof attr};
   if (strstr(how, "slabs")) attr.flags = KEG_ZONE_NOBUCKET;
   if (strcmp(how, "hooks") == 0) attr.ctor = begin, attr.dtor = end;
-  zone = keg_zone_create_attr("counted", 64, &attr);
+  zone = keg_zone_create_attr("counted", size, &attr);
   void *items[64];
   keg_zone_alloc_bulk(zone, items, 64, KEG_NOWAIT);
   keg_zone_free_bulk(zone, items, 64);
@@ -219,7 +219,7 @@ static void counted(const char *how, int rounds) {
       keg_zone_alloc_bulk(zone, items, 64, KEG_NOWAIT);
       keg_zone_free_bulk(zone, items, 64);
     } else if (strncmp(how, "malloc", 6) == 0) {
-      for (int i = 0; i < 64; i++) items[i] = malloc(64);
+      for (int i = 0; i < 64; i++) items[i] = malloc(size);
       for (int i = 0; i < 64; i++) free(items[i]);
     } else if (strcmp(how, "by-hand") == 0) {
       for (int i = 0; i < 64; i++)
@@ -241,7 +241,7 @@ int main(int count, char **arguments) {
   else if (strcmp(test, "constructed") == 0) constructed();
   else if (strcmp(test, "bulk") == 0) bulk();
   else if (strcmp(test, "capacity") == 0) capacity();
-  else if (strcmp(test, "counted") == 0) counted(how, count > 3 ? atoi(arguments[3]) : 1);
+  else if (strcmp(test, "counted") == 0) counted(how, count > 3 ? atoi(arguments[3]) : 1, count > 4 ? strtoul(arguments[4], NULL, 10) : 64);
   else complain(__FILE__, __LINE__, "no such test", " %s", test);
   return ok();
 }

@@ -489,7 +489,34 @@ static void unmap_file(void *arg, void *memory, size_t bytes) {
   munmap(memory, bytes);
   mapped--;
 }
+// Two MiB for each slab, of huge pages if the kernel has any.
+static void *map_huge(void *arg, size_t bytes, int flags) {
+  (void)arg, (void)flags;
+  size_t huge = 2 * MIB;
+  char *memory = mmap(NULL, bytes + huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return NULL;
+  size_t skip = -(size_t)memory & (huge - 1);
+  if (skip) munmap(memory, skip);
+  munmap(memory + skip + bytes, huge - skip);
+  madvise(memory + skip, bytes, MADV_HUGEPAGE);
+  mapped++;
+  return memory + skip;
+}
+static void huge_pages(void) {
+  struct keg_zone_attr attr = {.struct_size = sizeof attr, .backend = {map_huge, unmap_file, NULL}, .slab_bytes = 2 * MIB};
+  keg_zone *zone = keg_zone_create_attr("huge", 4096, &attr);
+  char *items[513];
+  for (int i = 0; i < 513; i++) CHECK((items[i] = keg_zone_alloc(zone, KEG_NOWAIT)) != NULL);
+  CHECK(mapped == 2 && figures(zone).slab_items == 512, "%d slabs", mapped);
+  for (int i = 0; i < 513; i++) {
+    CHECK((uintptr_t)items[i] % 4096 == 0);
+    memset(items[i], i, 4096);
+  }
+  for (int i = 0; i < 513; i++) keg_zone_free(zone, items[i]);
+  CHECK(keg_zone_destroy(zone, 0) == 0 && mapped == 0);
+}
 static void backend(void) {
+  huge_pages();
   struct keg_zone_attr attr = {.struct_size = sizeof attr, .buffer = buffer, .buffer_bytes = sizeof buffer};
   keg_zone *zone = keg_zone_create_attr("buffer", 100, &attr);
   char *items[200], *item;
