@@ -9,11 +9,13 @@ import Foundation
 import Testing
 
 /// Runs a script with and without the library and compares.
-/// - Parameter isDebug: with the debug library, which must find nothing but leaks; those
-///   of other people's programs are real.
+/// - Parameters:
+///   - isDebug: with the debug library, which must find nothing but leaks; those of other
+///     people's programs are real.
+///   - knownBug: a class of findings that the program is known to deserve.
 func expectSameOutput(
   _ script: String, needs programs: [String], environment: [String: String?] = [:],
-  isDebug: Bool = false, timeout: Double = 120, sourceLocation: SourceLocation = #_sourceLocation
+  isDebug: Bool = false, knownBug: String = "-", timeout: Double = 120, sourceLocation: SourceLocation = #_sourceLocation
 ) throws {
   for program in programs where findProgram(program) == nil {
     print("skipped \(script): \(program) is not installed")
@@ -45,7 +47,9 @@ func expectSameOutput(
   let lines = String(decoding: FileManager.default.contents(atPath: findings) ?? Data(), as: UTF8.self)
     .split(separator: "\n")
   #expect(lines.contains { $0.contains("\"kind\":\"summary\"") }, "\(script): no process reported")
-  for line in lines where line.contains("\"kind\":\"finding\"") {
+  for line in lines where line.contains("\"kind\":\"finding\"")
+    && !line.contains("\"class\":\"\(knownBug)\"")
+  {
     Issue.record("\(script): \(line.prefix(2000))", sourceLocation: sourceLocation)
   }
 }
@@ -149,7 +153,11 @@ struct LongProgramTests {
       ("stress-ng", ["stress-ng"]), ("swiftc", ["swiftc"]),
     ])
   func debug(script: String, needs: [String]) throws {
-    try expectSameOutput(script, needs: needs, isDebug: true, timeout: 600)
+    // stress-ng 0.15 notes a block's address in it, also in blocks of 0 and 6 bytes;
+    // valgrind sees the same.
+    try expectSameOutput(
+      script, needs: needs, isDebug: true, knownBug: script == "stress-ng" ? "overflow" : "-",
+      timeout: 600)
   }
 
   @Test("redis-server under redis-benchmark")
