@@ -171,7 +171,7 @@ private func importChunks(
   let committed = top &- heap.pointee.reservation.heapStart
   // Steps grow with the heap. The first ones stay below a huge page, so that
   // THP=always cannot inflate a small process.
-  let step = max(min(committed / 8, 1 &<< 26), 1 &<< 20).roundedUp(to: Chunk.size)
+  let step = max(min(committed / 32, 1 &<< 24), 1 &<< 20).roundedUp(to: Chunk.size)
   // One part in 64 is what the headers of slabs of 8-byte items take; as much again
   // is for buckets.
   heap.pointee.metadata.pointee.lock.withLock {

@@ -112,7 +112,7 @@ private func makeHeap() -> Bool {
   makeEmergencyPool(heap)
   fillSizeTable()
   keg_fast_set_page_map(heap.pointee.pageMap.tables)
-  heap.pointee.relieve = { drainDepots(heapBytes: $0) }
+  heap.pointee.relieve = { relieve(heapBytes: $0) }
   heap.pointee.published = {
     keg_fast_set_chunk_count($0)
     setDepotBudget()

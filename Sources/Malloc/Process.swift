@@ -49,6 +49,8 @@ struct Process: ~Copyable {
   /// Zones by class, 0 until used. Written under `registryLock`; a reader that
   /// sees a zone sees it whole (x86 keeps the order of stores).
   private var zones: InlineArray<82, UInt>
+  /// Bytes of items that the buckets of all threads can hold.
+  let cacheBytes: Atomic<UInt>
   var ticker: Ticker
   var hasBackgroundThread: Bool
   /// Where the table at exit goes.
@@ -84,6 +86,7 @@ struct Process: ~Copyable {
     forkOwner = 0
     forkBins = 0
     forksInHandlers = 0
+    cacheBytes = Atomic(0)
     depotHand = Atomic(0)
     deferred = Atomic(0)
     emergency = EmergencyPool()

@@ -209,7 +209,7 @@ package func mallocZone(_ index: UInt) -> UnsafeMutablePointer<Zone>? {
 package func mallocItemsInArrays(_ index: UInt) -> UInt { itemsInArrays(index) }
 
 /// Asks every thread for what its bins hold, at its next slow path.
-package func askForDrains() { requestDrains() }
+package func askForDrains() { requestDrains(.everything) }
 
 /// malloc's and free's bodies for the layers above.
 package func allocateBytes(_ size: UInt) -> UInt { UInt(bitPattern: keg_malloc(size)) }

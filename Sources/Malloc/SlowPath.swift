@@ -81,7 +81,7 @@ private func catchUp(_ cache: UnsafeMutablePointer<ThreadCache>) {
   if process.pointee.deferred.load(ordering: .relaxed) != 0 { freeDeferred() }
   // A handler that came for a large block may be over a fast path of this thread.
   if !interruptedFastPath() {
-    if cache.pointee.events & 63 == 0 { cache.evictIdleBins() }
+    if cache.pointee.events & 63 == 0 { cache.countIdleBins() }
     tick(cache)
   }
 }

@@ -29,16 +29,19 @@ struct ThreadCache: Linked, ~Copyable {
   /// Bit c of the pair: bin c has a bucket.
   var usedLow: UInt64
   var usedHigh: UInt64
-  /// Bit c of the pair: bin c came to a slow path since the last `evictIdleBins`.
+  /// Bit c of the pair: bin c came to a slow path since the last `countIdleBins`.
   var warmLow: UInt64
   var warmHigh: UInt64
+  /// The same of the time between the last two.
+  var mildLow: UInt64
+  var mildHigh: UInt64
   /// Held by the owner in a slow path, and by who forks.
   let lock: Lock
   /// Bytes of items that the buckets of all bins can hold.
   var capacityBytes: UInt
   /// Slow paths since the clock was last read.
   var events: UInt32
-  /// Another thread asks for the bins' contents; see `requestDrains`.
+  /// A `DrainRequest` that somebody makes of this thread, for its next slow path.
   let drainRequest: Atomic<UInt32>
   /// How often pthread has run our key's destructor for this thread.
   var exitRounds: UInt32
@@ -55,12 +58,19 @@ struct ThreadCache: Linked, ~Copyable {
     usedHigh = 0
     warmLow = 0
     warmHigh = 0
+    mildLow = 0
+    mildHigh = 0
     lock = Lock(rank: .thread)
     capacityBytes = 0
     events = 0
     drainRequest = Atomic(0)
     exitRounds = 0
   }
+}
+
+/// What a thread can be asked to give back; a greater one includes the smaller.
+enum DrainRequest: UInt32 {
+  case nothing, idleBins, everything
 }
 
 extension UnsafeMutablePointer where Pointee == ThreadCache {
@@ -95,9 +105,21 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
     }
   }
 
-  /// Whether the bins may get larger buckets: option `thread_cache`.
+  /// Whether the bins may get larger buckets. One thread's are bounded by the option
+  /// `thread_cache`; those of all threads by a quarter of the heap, or 4 MiB.
   var mayGrow: Bool {
-    pointee.capacityBytes < process.pointee.options[.threadCacheBytes] &<< 10
+    let own = pointee.capacityBytes
+    if own >= process.pointee.options[.threadCacheBytes] &<< 10 { return false }
+    let heapBytes = process.pointee.heap.unsafelyUnwrapped.pointee.committedBytes
+    return own < ThreadCache.fewBytes
+      || process.pointee.cacheBytes.load(ordering: .relaxed) < max(heapBytes / 4, 1 &<< 22)
+  }
+
+  /// Counts what buckets of other sizes make of the capacity, for all threads too.
+  private func changeCapacity(from old: UInt, to new: UInt) {
+    if old == new { return }
+    pointee.capacityBytes = pointee.capacityBytes &- old &+ new
+    process.pointee.cacheBytes.wrappingAdd(new &- old, ordering: .relaxed)
   }
 
   /// Fills an empty bin; see `Bin.refill`.
@@ -116,34 +138,40 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
     _ body: (UnsafeMutablePointer<Bin>) -> Bool
   ) -> Bool {
     let bin = bin(index)
-    let before = bin.capacity
+    let before = UInt(bitPattern: bin.capacity)
     let isDone = body(bin)
-    let change = UInt(bitPattern: bin.capacity &- before) &* zone.pointee.itemSize
-    pointee.capacityBytes = pointee.capacityBytes &+ change
+    changeCapacity(
+      from: before &* zone.pointee.itemSize,
+      to: UInt(bitPattern: bin.capacity) &* zone.pointee.itemSize)
     noteUsed(index)
     return isDone
   }
 
-  /// Gives back the items of bins that had no business here for a while, if the thread
+  /// Called every 64 slow paths. Gives back the items of idle bins, if the thread
   /// caches more than a small share of the heap: sizes of the program's last phase.
-  func evictIdleBins() {
+  func countIdleBins() {
     let heapBytes = process.pointee.heap.unsafelyUnwrapped.pointee.committedBytes
-    if pointee.capacityBytes > max(heapBytes / 4, ThreadCache.fewBytes) {
-      forEachUsedBin { index in
-        let isWarm =
-          index < 64
-          ? pointee.warmLow &>> UInt64(index) & 1 : pointee.warmHigh &>> UInt64(index &- 64) & 1
-        if isWarm == 0, let zone = process.pointee.existingZone(index) {
-          let bin = bin(index)
-          pointee.capacityBytes &-= UInt(bitPattern: bin.capacity) &* zone.pointee.itemSize
-          bin.evict(to: zone)
-        }
-      }
-      pointee.usedLow &= pointee.warmLow
-      pointee.usedHigh &= pointee.warmHigh
-    }
+    if pointee.capacityBytes > max(heapBytes / 4, ThreadCache.fewBytes) { evictIdleBins() }
+    pointee.mildLow = pointee.warmLow
+    pointee.mildHigh = pointee.warmHigh
     pointee.warmLow = 0
     pointee.warmHigh = 0
+  }
+
+  /// Gives back the items of bins that came to no slow path among the last 64 or more.
+  func evictIdleBins() {
+    let low = pointee.warmLow | pointee.mildLow
+    let high = pointee.warmHigh | pointee.mildHigh
+    forEachUsedBin { index in
+      let isWarm = index < 64 ? low &>> UInt64(index) & 1 : high &>> UInt64(index &- 64) & 1
+      if isWarm == 0, let zone = process.pointee.existingZone(index) {
+        let bin = bin(index)
+        changeCapacity(from: UInt(bitPattern: bin.capacity) &* zone.pointee.itemSize, to: 0)
+        bin.evict(to: zone)
+      }
+    }
+    pointee.usedLow &= low
+    pointee.usedHigh &= high
   }
 
   /// Hands every cached item to its zone.
@@ -153,7 +181,7 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
     }
     pointee.usedLow = 0
     pointee.usedHigh = 0
-    pointee.capacityBytes = 0
+    changeCapacity(from: pointee.capacityBytes, to: 0)
     process.pointee.layerAbove.flushTable?(tableWord.word)
   }
 
@@ -173,6 +201,7 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
     forEachUsedBin { index in
       if let zone = process.pointee.existingZone(index) { bin(index).adoptOrphan(zone) }
     }
+    changeCapacity(from: pointee.capacityBytes, to: 0)
     process.pointee.layerAbove.adoptTable?(tableWord.word)
   }
 }

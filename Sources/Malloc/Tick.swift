@@ -23,8 +23,8 @@ struct Ticker: ~Copyable {
 /// Called between `enter` and `leave`.
 func tick(_ cache: UnsafeMutablePointer<ThreadCache>) {
   if cache.pointee.drainRequest.load(ordering: .relaxed) != 0 {
-    cache.pointee.drainRequest.store(0, ordering: .relaxed)
-    cache.flush()
+    let request = cache.pointee.drainRequest.exchange(0, ordering: .relaxed)
+    if request == DrainRequest.everything.rawValue { cache.flush() } else { cache.evictIdleBins() }
   }
   tickIfDue()
 }
@@ -47,15 +47,22 @@ func tickIfDue() {
   process.pointee.ticker.lock.unlock()
 }
 
-/// Gives the items in depots back to their slabs before the heap grows: other sizes
-/// may need what a phase of the program has left there.
-/// - Returns: false when they hold too little to be worth it: a part in 32, or 2 MiB.
-func drainDepots(heapBytes: UInt) -> Bool {
+/// Before the heap grows: what a phase of the program has left in caches goes back to
+/// its slabs, where other sizes can have it. A few cached items keep many slabs from
+/// becoming free when they are the last ones of their slabs; so all threads are asked
+/// for what lies in idle bins, and idle depots are emptied.
+/// - Returns: true when depots held much, a part in 32 and 2 MiB at least, which they
+///   hold no longer; so the heap need not grow yet.
+func relieve(heapBytes: UInt) -> Bool {
+  requestDrains(.idleBins)
   var cached: UInt = 0
   process.pointee.forEachZone {
     cached &+= UInt(bitPattern: $0.countDepotItems()) &* $0.pointee.itemSize
   }
-  if cached < max(heapBytes / 32, 1 &<< 21) { return false }
+  if cached < max(heapBytes / 32, 1 &<< 21) {
+    process.pointee.forEachZone { $0.drainIfIdle() }
+    return false
+  }
   process.pointee.forEachZone { if $0.countDepotItems() > 0 { $0.reclaim(.drain) } }
   return true
 }
@@ -77,18 +84,23 @@ func drainIdleDepots() {
 /// - Returns: whether it is worth trying again.
 func reclaimAll() -> Bool {
   guard let heap = process.pointee.heap else { return false }
-  requestDrains()
+  requestDrains(.everything)
   process.pointee.forEachZone { $0.reclaim(.drainCPU) }
   return heap.purge(notAfter: .max) > 0
 }
 
-/// Asks every thread for its cached items; each hands them over at its next slow path.
+/// Asks every thread for cached items; each hands them over at its next slow path.
 ///
 /// Called with the caller's own cache locked, against the order of locks: when the
 /// list is busy, nobody is asked.
-func requestDrains() {
+func requestDrains(_ request: DrainRequest) {
   guard process.pointee.threadListLock.tryLock() else { return }
-  process.pointee.threads.forEach { $0.pointee.drainRequest.store(1, ordering: .relaxed) }
+  process.pointee.threads.forEach {
+    // Requests are made with the list locked: none is lost.
+    if $0.pointee.drainRequest.load(ordering: .relaxed) < request.rawValue {
+      $0.pointee.drainRequest.store(request.rawValue, ordering: .relaxed)
+    }
+  }
   process.pointee.threadListLock.unlock()
 }
 
