@@ -20,7 +20,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
   package func admits(_ more: UInt) -> Bool {
     let most = limitBytes
     if most == 0 { return true }
-    let inUse = pointee.arena.bytesInUseAndDirty.inUse
+    let inUse = pointee.arena.bytesInUseAndDirty.inUse &- headroomBytes
       &+ (pointee.outside.count == 0 ? 0 : pointee.outsideArena.bytesInUseAndDirty.inUse)
     return inUse &+ more <= most
   }

@@ -41,6 +41,10 @@ package struct Heap: ~Copyable {
   /// Called for an item of such a slab whose first word the core has used.
   package var restoreSlot: (@convention(c) (_ slot: UInt) -> Void)?
   fileprivate let recent = RecentSpans()
+  /// See Heap+Headroom.swift.
+  let recentGrowing: GrowingSpans
+  /// Timed purges, an eighth of the decay time apart, since one of them was last used.
+  let growingIdle = Atomic<Int>(0)
   /// See Heap+Limit.swift. Relaxed: stands for itself.
   let limit = Atomic<UInt>(0)
   // Written and read by any thread; each value stands for itself: relaxed.
@@ -49,6 +53,8 @@ package struct Heap: ~Copyable {
   fileprivate let purges = Atomic<UInt>(0)
   // How many threads want growth and no relief now.
   fileprivate let mustGrow = Atomic<Int>(0)
+  /// See Heap+Headroom.swift. Relaxed: stands for itself.
+  let headroom = Atomic<UInt>(0)
   // The most bytes that were in use at once, of late: loses an eighth a second.
   fileprivate let peakInUse = Atomic<UInt>(0)
 
@@ -62,7 +68,9 @@ package struct Heap: ~Copyable {
   package var purgeCount: UInt { purges.load(ordering: .relaxed) }
 
   /// Bytes of the reservation that slabs and blocks were given so far; for bounds.
-  package var committedBytes: UInt { reservation.heapTop &- reservation.heapStart }
+  package var committedBytes: UInt {
+    reservation.heapTop &- reservation.heapStart &- headroom.load(ordering: .relaxed)
+  }
 
   package static var slabHeaderPoolCount: Int { 7 }
 
@@ -92,7 +100,8 @@ package struct Heap: ~Copyable {
   private init(
     reservation: consuming Reservation, metadata: UnsafeMutablePointer<Metadata>,
     tags: UnsafeMutablePointer<Pool>, slabHeaders: UnsafeMutablePointer<Pool>,
-    arena: UnsafeMutablePointer<Arena>, outsideArena: UnsafeMutablePointer<Arena>
+    arena: UnsafeMutablePointer<Arena>, outsideArena: UnsafeMutablePointer<Arena>,
+    growingSlots: UnsafeMutablePointer<Atomic<UInt>>
   ) {
     published = nil
     lock = Lock(rank: .heap)
@@ -103,6 +112,7 @@ package struct Heap: ~Copyable {
     self.slabHeaders = slabHeaders
     self.arena = arena
     self.outsideArena = outsideArena
+    recentGrowing = GrowingSpans(slots: growingSlots)
     outside = OutsideRegions()
   }
 
@@ -123,7 +133,8 @@ package struct Heap: ~Copyable {
     guard let tags = metadata.room(for: Pool.self),
       let headers = metadata.room(for: Pool.self, count: slabHeaderPoolCount),
       let heap = metadata.room(for: Heap.self), let arena = metadata.room(for: Arena.self),
-      let outsideArena = metadata.room(for: Arena.self)
+      let outsideArena = metadata.room(for: Arena.self),
+      let growingSlots = metadata.room(for: Atomic<UInt>.self, count: GrowingSpans.count)
     else { return nil }
     tags.initialize(
       to: Pool(name: "tags", itemBytes: UInt(MemoryLayout<BoundaryTag>.stride), metadata: metadata))
@@ -136,7 +147,7 @@ package struct Heap: ~Copyable {
     heap.initialize(
       to: Heap(
         reservation: reservation, metadata: metadata, tags: tags, slabHeaders: headers,
-        arena: arena, outsideArena: outsideArena))
+        arena: arena, outsideArena: outsideArena, growingSlots: growingSlots))
     arena.initialize(
       to: Arena(
         name: "heap", quantum: Chunk.size, tags: tags, mergesSpans: true,
@@ -159,7 +170,7 @@ private func importChunks(
   _ source: UnsafeMutableRawPointer?, _ size: UInt, _ actual: UnsafeMutablePointer<UInt>
 ) -> UInt {
   let heap = UInt(bitPattern: source).pointer(to: Heap.self)
-  let bytes = heap.pointee.reservation.heapTop &- heap.pointee.reservation.heapStart
+  let bytes = heap.pointee.committedBytes
   if heap.pointee.mustGrow.load(ordering: .relaxed) == 0, let relieve = heap.pointee.relieve,
     relieve(bytes)
   {
@@ -168,7 +179,7 @@ private func importChunks(
   heap.pointee.lock.lock()
   defer { heap.pointee.lock.unlock() }
   let top = heap.pointee.reservation.heapTop
-  let committed = top &- heap.pointee.reservation.heapStart
+  let committed = heap.pointee.committedBytes
   // Steps grow with the heap. The first ones stay below a huge page, so that
   // THP=always cannot inflate a small process.
   let step = max(min(committed / 32, 1 &<< 24), 1 &<< 20).roundedUp(to: Chunk.size)
@@ -258,12 +269,14 @@ extension UnsafeMutablePointer where Pointee == Heap {
   }
 
   /// Bytes of recent spans: in use for the arena, dirty for everybody else.
-  package var recentBytes: UInt { pointee.recent.countBytes() }
+  package var recentBytes: UInt {
+    pointee.recent.countBytes() &+ pointee.recentGrowing.touchedBytes
+  }
 
   /// Tries once more where the heap may grow: the first failure may mean that memory
   /// came back from above (`relieve`) instead.
   @inline(__always)
-  private func growing(_ body: (borrowing Heap) -> TagPointer?) -> TagPointer? {
+  func growing(_ body: (borrowing Heap) -> TagPointer?) -> TagPointer? {
     pointee.mustGrow.wrappingAdd(1, ordering: .relaxed)
     defer { pointee.mustGrow.wrappingSubtract(1, ordering: .relaxed) }
     return body(pointee)
@@ -271,12 +284,13 @@ extension UnsafeMutablePointer where Pointee == Heap {
 
   /// Fresh memory was taken although there may be dirty memory, which did not fit:
   /// as much of that goes back as what is resident exceeds the recent peak of what
-  /// was in use, by more than a quarter.
-  private func limitDirty() {
-    let (inUse, dirty) = pointee.arena.bytesInUseAndDirty
+  /// was in use, by more than a quarter or several.
+  package func limitDirty(quarters: UInt = 1) {
+    let inUse = bytesInUse
+    let dirty = pointee.arena.dirtyBytes &+ pointee.recentGrowing.touchedBytes
     let peak = max(inUse, pointee.peakInUse.load(ordering: .relaxed))
     pointee.peakInUse.store(peak, ordering: .relaxed)
-    let most = peak &+ peak / 4 &+ 1 &<< 20
+    let most = peak &+ peak / 4 &* quarters &+ 1 &<< 20
     if inUse &+ dirty > most {
       _ = purge(notAfter: .max, atMost: inUse &+ dirty &- most)
     }
@@ -285,8 +299,14 @@ extension UnsafeMutablePointer where Pointee == Heap {
   /// Lets the recent peak lose one part in `divisor`. Called once a tick.
   package func agePeak(by divisor: UInt) {
     let peak = pointee.peakInUse.load(ordering: .relaxed)
-    let inUse = pointee.arena.bytesInUseAndDirty.inUse
-    pointee.peakInUse.store(max(peak &- peak / divisor, inUse), ordering: .relaxed)
+    pointee.peakInUse.store(max(peak &- peak / divisor, bytesInUse), ordering: .relaxed)
+  }
+
+  /// Bytes of the reservation that somebody uses, a moment old.
+  private var bytesInUse: UInt {
+    let idle = headroomBytes &+ pointee.recentGrowing.touchedBytes
+    let busy = pointee.arena.bytesInUseAndDirty.inUse
+    return busy > idle ? busy &- idle : 0
   }
 
   /// Takes a span whose start is a multiple of `alignment`.
@@ -332,6 +352,9 @@ extension UnsafeMutablePointer where Pointee == Heap {
   /// - Returns: how many bytes went back.
   package func purge(notAfter stamp: UInt64, atMost limit: UInt = .max) -> UInt {
     _ = flushRecent()
+    if stamp == .max || pointee.growingIdle.wrappingAdd(1, ordering: .relaxed).newValue > 8 {
+      _ = flushGrowing()
+    }
     let bytes = purge(pointee.arena, notAfter: stamp, atMost: limit)
     if pointee.outside.count == 0 { return bytes }
     return bytes &+ purge(pointee.outsideArena, notAfter: stamp, atMost: limit &- bytes)

@@ -69,23 +69,41 @@ private func handOut(
   return start
 }
 
+/// A block that was made larger and has to move: with headroom, or 0.
+func allocateGrowing(_ size: UInt) -> UInt {
+  let entry = enter(usingBins: false)
+  defer { leave(entry) }
+  if case .emergency = entry { return 0 }
+  guard let heap = process.pointee.heap, let span = heap.allocateGrowing(size) else { return 0 }
+  _ = heap.extendGrowing(span, to: size.roundedUp(to: process.pointee.pageSize))  // it has room
+  return handOut(span, size, heap, zeroed: false)
+}
+
 /// free of a large block. A recent span needs no entry: it is as good from a handler.
-func freeLarge(_ address: UInt, _ span: TagPointer) {
+/// - Parameter dirty: false when all of its span was purged.
+func freeLarge(_ address: UInt, _ span: TagPointer, dirty: Bool = true) {
   guard let heap = process.pointee.heap, address == span.pointee.start else {
     die("invalid free of", at: address, zone: nil)
   }
   let map = heap.pageMap(ofOwn: address)
   if !map.markFreed(span, at: address) { die("double free of", at: address, zone: nil) }
-  span.pointee.isDirty = true
-  if heap.giveRecent(span) { return }
+  span.pointee.isDirty = dirty
+  if _fastPath(dirty && span.pointee.touched == 0), heap.giveRecent(span) { return }
   let entry = enter(usingBins: false)
   if case .emergency = entry {
     map.enter(span, at: address)
     deferFree(address)
   } else {
-    // The latest is the likeliest to be asked for: the others go.
-    _ = heap.flushRecent()
-    if !heap.giveRecent(span) { heap.freeSpan(span) }
+    if !dirty {
+      if span.pointee.touched != 0 { heap.giveHeadroom(of: span) }
+      heap.arena(of: span).free(span, dirty: false, stamp: heap.pointee.now)
+    } else if span.pointee.touched != 0 {
+      heap.freeGrowing(span)
+    } else {
+      // The latest is the likeliest to be asked for: the others go.
+      _ = heap.flushRecent()
+      if !heap.giveRecent(span) { heap.freeSpan(span) }
+    }
   }
   leave(entry)
 }
@@ -95,7 +113,7 @@ func releaseLarge(_ address: UInt, _ span: TagPointer) {
   guard let heap = process.pointee.heap,
     heap.pageMap(ofOwn: address).markFreed(span, at: address)
   else { die("double free of", at: address, zone: nil) }
-  heap.freeSpan(span)
+  if span.pointee.touched != 0 { heap.freeGrowing(span) } else { heap.freeSpan(span) }
 }
 
 /// Gives a large block another size without moving it.
@@ -107,13 +125,19 @@ func resizeLarge(_ span: TagPointer, to size: UInt) -> Bool {
   if case .emergency = entry { return false }
   guard let heap = process.pointee.heap else { return false }
   let spanSize = size.roundedUp(to: Chunk.size)
+  let payload = size.roundedUp(to: process.pointee.pageSize)
+  if span.pointee.touched != 0 {
+    if size > span.pointee.payload { return heap.extendGrowing(span, to: payload) }
+    heap.giveHeadroom(of: span)
+  }
   if spanSize > span.pointee.size {
     if !heap.admits(spanSize &- span.pointee.size) { return false }
     if case .failed = heap.arena(of: span).grow(span, to: spanSize) { return false }
+    if spanSize >= UnsafeMutablePointer<Heap>.leastGrowing { heap.limitDirty(quarters: 2) }
   } else if spanSize < span.pointee.size / 2 {
     _ = heap.arena(of: span).shrink(
       span, to: spanSize, dirty: true, stamp: heap.pointee.now)
   }
-  span.pointee.payload = size.roundedUp(to: process.pointee.pageSize)
+  span.pointee.payload = payload
   return true
 }

@@ -2,6 +2,7 @@
 
 import Base
 import Keg
+import Pages
 import Platform
 import SizeClass
 import Vmem
@@ -70,7 +71,9 @@ func block(at address: UInt, _ what: StaticString) -> Block {
     if size <= capacity, size > capacity / 2 || capacity <= 64 { return pointer }
     old = capacity
   case .large(let span):
-    if size > SizeClass.largest, resizeLarge(span, to: size) { return pointer }
+    if size > SizeClass.largest, !wantsHeadroom(span, size), resizeLarge(span, to: size) {
+      return pointer
+    }
     return moveLarge(pointer, span, to: size)
   case .emergency(let capacity):
     if size <= capacity { return pointer }
@@ -84,22 +87,65 @@ func block(at address: UInt, _ what: StaticString) -> Block {
   return new
 }
 
+/// Whether a block should move to where it has headroom, although it might grow where
+/// it is: once, while it is copied quickly.
+private func wantsHeadroom(_ span: TagPointer, _ size: UInt) -> Bool {
+  size >= UnsafeMutablePointer<Heap>.leastGrowing && size > span.pointee.size
+    && span.pointee.touched == 0 && span.pointee.size < 1 &<< 22
+}
+
 /// Moves a large block that could not be resized where it is.
 private func moveLarge(_ pointer: UnsafeMutableRawPointer, _ span: TagPointer, to size: UInt)
   -> UnsafeMutableRawPointer?
 {
   let old = span.pointee.payload
-  guard let new = size > old ? allocateGrowing(size) : keg_malloc(size) else { return nil }
-  new.copyMemory(from: pointer, byteCount: Int(bitPattern: min(old, size)))
-  keg_free(pointer)
+  guard let new = size > old ? allocateLarger(size) : keg_malloc(size) else { return nil }
+  let count = min(old, size)
+  if count < largeCopy {
+    new.copyMemory(from: pointer, byteCount: Int(bitPattern: count))
+    keg_free(pointer)
+  } else {
+    freeLarge(UInt(bitPattern: pointer), span, dirty: !movePages(pointer, span, count, to: new))
+  }
   return new
 }
 
-/// A block that was just grown will grow again: it gets half of its size as
-/// headroom, address space that costs nothing until it is touched.
-private func allocateGrowing(_ size: UInt) -> UnsafeMutableRawPointer? {
+/// From here on a copy in pieces, each given back to the kernel when it is copied, so
+/// that a block does not take twice its memory while it moves. In bytes.
+private var largeCopy: UInt { 1 &<< 25 }
+private var copyPiece: UInt { 1 &<< 20 }
+
+/// Copies the first `count` bytes of a block and purges its span.
+/// - Returns: whether all of it is known zero now.
+private func movePages(
+  _ pointer: UnsafeMutableRawPointer, _ span: TagPointer, _ count: UInt,
+  to new: UnsafeMutableRawPointer
+) -> Bool {
+  let source = process.pointee.heap.unsafelyUnwrapped.pointee.reservation.source  // it has blocks
+  var isClean = true
+  var at: UInt = 0
+  while at < count {
+    let piece = min(copyPiece, count &- at)
+    (new + Int(bitPattern: at)).copyMemory(
+      from: pointer + Int(bitPattern: at), byteCount: Int(bitPattern: piece))
+    if piece == copyPiece {
+      isClean = source.purge(UInt(bitPattern: pointer) &+ at, piece) && isClean
+      at &+= piece
+    } else {
+      break
+    }
+  }
+  let end = span.pointee.touched == 0 ? span.pointee.size : span.pointee.touched
+  return (at >= end || source.purge(span.pointee.start &+ at, end &- at)) && isClean
+}
+
+/// A block that was just grown will grow again. It gets headroom, or at least half of
+/// its size more: address space that costs nothing until it is touched.
+private func allocateLarger(_ size: UInt) -> UnsafeMutableRawPointer? {
   if size <= SizeClass.largest { return keg_malloc(size) }
-  var new = size > greatestRequest / 2 ? 0 : allocateLarge(size &+ size / 2)
+  var new = allocateGrowing(size)
+  if new != 0 { return UnsafeMutableRawPointer(bitPattern: new) }
+  if size <= greatestRequest / 2 { new = allocateLarge(size &+ size / 2) }
   if new == 0 { new = allocateLarge(size) }
   if new == 0 { return outOfMemory() }
   // A handler's block may be a mapping of its own, which no page map knows.

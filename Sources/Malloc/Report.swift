@@ -48,7 +48,9 @@ private func snapshot(_ body: (ZoneRow) -> Void) -> Totals {
   add(heap.pointee.outsideArena.sizes, to: &totals)
   let recent = heap.recentBytes
   totals.dirty &+= recent
-  totals.usedLarge &-= min(slabBytes &+ recent, totals.usedLarge)
+  let headroom = heap.headroomBytes
+  totals.clean &+= headroom
+  totals.usedLarge &-= min(slabBytes &+ recent &+ headroom, totals.usedLarge)
   totals.metadata = heap.pointee.metadata.pointee.usedBytes
   totals.purged = heap.pointee.purgedBytes
   totals.purgeCount = heap.pointee.purgeCount

@@ -51,6 +51,23 @@ extension UnsafeMutablePointer where Pointee == Arena {
     return allocateJoined(size)
   }
 
+  /// As `allocate`, but only what is known zero.
+  package func allocateClean(_ size: UInt) -> TagPointer? {
+    let size = pointee.rounded(size)
+    guard size != 0 else { return nil }
+    return takeClean(size) ?? (importLocking(size) ? takeCleanUnlocking(size) : nil)
+  }
+
+  private func takeClean(_ size: UInt) -> TagPointer? {
+    lockWithTags() ? takeCleanUnlocking(size) : nil
+  }
+
+  private func takeCleanUnlocking(_ size: UInt) -> TagPointer? {
+    defer { pointee.lock.unlock() }
+    let free = pointee.clean.instantFit(size) ?? pointee.clean.exactOrderFit(size)
+    return free.map { pointee.takeFront($0, size) }
+  }
+
   /// Everything short of importing: instant fit that fails retries as best fit.
   @inline(never)
   private func allocateThoroughly(_ size: UInt) -> TagPointer? {

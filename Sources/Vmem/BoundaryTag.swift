@@ -54,6 +54,8 @@ package struct BoundaryTag: ~Copyable, Linked {
   package var isDirty: Bool
   var isHashed: Bool
   var isCached: Bool
+  /// Of a busy segment: a second, smaller word for its owner, who leaves it 0.
+  package var note: UInt32
 
   init() {
     start = 0
@@ -69,6 +71,7 @@ package struct BoundaryTag: ~Copyable, Linked {
     isDirty = false
     isHashed = false
     isCached = false
+    note = 0
   }
 
   /// The first integer after the segment. Never wraps: see `Arena.addSpan`.

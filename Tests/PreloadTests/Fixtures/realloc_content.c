@@ -32,6 +32,36 @@ static void walk_random(void) {
   }
 }
 
+// Blocks that grow, shrink and go, with cleared memory taken from what they leave.
+static void grow_in_turn(void) {
+  enum { COUNT = 5 };
+  uint64_t seed = 5;
+  unsigned char *blocks[COUNT] = {NULL};
+  size_t sizes[COUNT] = {0};
+  for (int step = 0; step < 1500; step++) {
+    size_t i = random_size(&seed, COUNT - 1), size = sizes[i], next = size + size / 4 + 300 * KIB;
+    if (random_size(&seed, 19) == 0) next = size / 3 + 1;
+    if (next > 24 * MIB) {
+      free(blocks[i]);
+      blocks[i] = NULL;
+      sizes[i] = 0;
+      size_t length = (1 + random_size(&seed, 11)) * MIB;
+      unsigned char *zero = calloc(1, length);
+      CHECK(zero != NULL);
+      for (size_t j = 0; j < length; j += 509) CHECK(zero[j] == 0, "byte %zu of %zu", j, length);
+      memset(zero, 1, length);
+      free(zero);
+      continue;
+    }
+    blocks[i] = realloc(blocks[i], next);
+    CHECK(blocks[i] != NULL && malloc_usable_size(blocks[i]) >= next);
+    check(blocks[i], size < next ? size : next, 4093, size);
+    fill(blocks[i], 0, next, 4093);
+    sizes[i] = next;
+  }
+  for (int i = 0; i < COUNT; i++) free(blocks[i]);
+}
+
 int main(void) {
   unsigned char *p = malloc(1);
   fill(p, 0, 1, 1);
@@ -93,6 +123,7 @@ int main(void) {
     check(p, length / 2, 1, length * 4);
     free(p);
   }
+  grow_in_turn();
   walk_random();
   return ok();
 }
