@@ -1,9 +1,8 @@
 // SmallProcessTests.swift: what the library costs a process that hardly uses it.
 //
 // The memory map of a `sleep` that sleeps: the library's pages, and what the process holds
-// in private pages with and without it. How many of the library's pages are resident is the
-// kernel's choice (16 at a time on one machine, all of them on another: large folios), so
-// that is not asserted; private pages are the program's and the allocator's doing.
+// in private pages with and without it. Which pages of files are resident depends on where
+// the kernel puts them, 16 at a time, hence a median.
 
 import Foundation
 import Testing
@@ -39,17 +38,18 @@ private func residentKiB(preload: Bool) throws -> (anonymous: Int, library: Int)
   "A small process", .libraryPresent, .ours,
   .enabled(if: Library.path.hasSuffix("/out/lib/libkegmalloc.so"), "the layout is that of the shipping library"))
 struct SmallProcessTests {
-  @Test("costs at most 96 KiB more of private memory than with the C library's malloc")
+  @Test("costs at most 200 KiB more of resident memory than with the C library's malloc")
   func resident() throws {
     let without = try residentKiB(preload: false)
     #expect(without.library == 0)
-    // The relocated page is a page of the library's and a private one.
+    // The library's own file pages, and all private pages but those of a process without it;
+    // the relocated page is in both.
     let costs = try (0..<9).map { _ in
       let with = try residentKiB(preload: true)
       #expect(with.library > 0)
-      return with.anonymous - without.anonymous - 4
+      return with.library + with.anonymous - without.anonymous - 4
     }
-    #expect(costs.sorted()[4] <= 96, "\(costs), \(without)")
+    #expect(costs.sorted()[4] <= 200, "\(costs), \(without)")
   }
 
   @Test("has no page of the file copied but the one that is relocated")
