@@ -115,10 +115,8 @@ func allocateItem(
     let item = allocateGuarded(size, alignment, kind, zeroed)
     if item != 0 { return item }
   }
-  // Slots of a page and less share their zones with their neighbours.
-  if _fastPath(size &+ leastRightZone <= 4096 && alignment <= 4096) {
-    let item = allocateInSlab(size &+ leastRightZone, size, alignment, 0, kind, zeroed)
-    if item != 1 { return item }
+  if _fastPath(size &+ leastRightZone <= greatestShared && alignment <= greatestShared) {
+    return allocateInSlab(size &+ leastRightZone, size, alignment, 0, kind, zeroed)
   }
   let bytes = slotBytes(size, leftZone: alignment)
   if bytes > SizeClass.largest { return allocateLargeItem(size, alignment, kind, zeroed) }
@@ -142,7 +140,7 @@ private func mustFail(_ size: UInt) -> Bool {
 /// A TiB is more than any program fills, and looking for leaks in it would take minutes.
 private var greatestSize: UInt { 1 &<< 40 }
 
-/// An item in a slot of `bytes`, 0 without memory, or 1: only first slots are to be had.
+/// An item in a slot of `bytes`, or 0 without memory.
 @inline(__always)
 private func allocateInSlab(
   _ bytes: UInt, _ size: UInt, _ alignment: UInt, _ leftZone: UInt, _ kind: AllocationKind,
@@ -154,21 +152,11 @@ private func allocateInSlab(
     slot = takeSlot(bytes, alignment)
     if slot == 0 { return 0 }
   }
-  guard var slab = slabForRecords(slot) else {
+  guard let slab = slabForRecords(slot) else {
     // A large block for a great alignment, one for a handler, or no memory for
     // records: not checked.
     if zeroed { writeTrash(0, slot, slot &+ size) }
     return slot
-  }
-  if _slowPath(slot == slab.pointee.base), leftZone == 0 {
-    let other = takeOtherThanFirst(slot, bytes, alignment)
-    if other == 0 { return 1 }
-    guard let otherSlab = slabForRecords(other) else {
-      if zeroed { writeTrash(0, other, other &+ size) }
-      return other
-    }
-    slot = other
-    slab = otherSlab
   }
   let keg = slab.pointee.keg
   let index = keg.slot(of: slot, in: slab)
@@ -189,18 +177,6 @@ private func slabForRecords(_ slot: UInt) -> UnsafeMutablePointer<Slab>? {
   return slab
 }
 
-/// A slot that is not the first of its slab, which goes back; 0: none came.
-@inline(never)
-private func takeOtherThanFirst(_ first: UInt, _ bytes: UInt, _ alignment: UInt) -> UInt {
-  let other = takeSlot(bytes, alignment)
-  giveSlot(first)
-  guard other != 0, let map = Core.heap.pageMap(for: other),
-    case .slab(let slab) = map.owner(at: map.index(of: other)), slab.pointee.base == other
-  else { return other }
-  giveSlot(other)
-  return 0
-}
-
 @inline(__always)
 private func takeSlot(_ bytes: UInt, _ alignment: UInt) -> UInt {
   if _slowPath(keg_debug_is_sampling()) { return takeSampleSlot(bytes, alignment) }
@@ -217,8 +193,8 @@ private func prepare(_ item: Item, _ index: UInt) {
 }
 
 /// Writes zones and trash to this slot and the others on the same OS page, and the left
-/// zone of the first, which is the end of the slot before it. Of a slab of used pages all
-/// slots are prepared.
+/// zone of the first, which is the end of the slot before it or of the margin. Of a slab
+/// of used pages all slots are prepared.
 @inline(never)
 private func prepareUntouched(_ item: Item, _ index: UInt) {
   guard let slab = item.slab else { return }
@@ -248,6 +224,7 @@ private func prepareUntouched(_ item: Item, _ index: UInt) {
     let record = slab.record(i)
     if claim(record) {
       if isClean { checkUntouched(slot, item.capacity) }
+      if i == 0 { prepareMargin(slab, isClean) }
       writeTrash(Trash.freed, slot, slot &+ item.capacity &- 16)
       writeZone(slot &+ item.capacity &- 16, slot &+ item.capacity)
       record.pointee.size = item.capacity &- 16

@@ -170,6 +170,7 @@ private func bootDebug() -> Bool {
   debug.pointee.errorDescriptor = keg_debug_keep_stderr()
   openReportEarly()
   debug.pointee.quarantine.configure()
+  Core.heap.pointee.mostMargined = greatestShared
   Core.heap.pointee.forgetRecords = {
     forgetRecords(UInt(bitPattern: $0).pointer(to: Slab.self))
   }

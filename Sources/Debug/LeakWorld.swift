@@ -49,7 +49,7 @@ private func unchecked(
     var next = chunk &+ Chunk.size
     switch map.owner(at: map.index(of: chunk)) {
     case .slab(let slab):
-      if slab.pointee.base == chunk {
+      if slab.start == chunk {
         next = chunk &+ slab.pointee.keg.pointee.layout.byteCount
         unchecked(slab, body)
       }

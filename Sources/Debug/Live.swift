@@ -57,7 +57,7 @@ private func walk(_ map: PageMap, from start: UInt, to end: UInt, _ body: (Item)
     switch map.owner(at: map.index(of: chunk)) {
     case .slab(let slab):
       let layout = slab.pointee.keg.pointee.layout
-      if slab.pointee.base == chunk {
+      if slab.start == chunk {
         next = chunk &+ layout.byteCount
         if slab.pointee.records != 0 { walk(slab, layout, body) }
       }
@@ -94,7 +94,7 @@ func forEachSlab(_ body: (UnsafeMutablePointer<Slab>) -> Void) {
   let map = heap.pointee.pageMap
   var chunk = heap.pointee.reservation.heapStart
   while chunk < heap.pointee.reservation.heapTop {
-    if case .slab(let slab) = map.owner(at: map.index(of: chunk)), slab.pointee.base == chunk {
+    if case .slab(let slab) = map.owner(at: map.index(of: chunk)), slab.start == chunk {
       if slab.pointee.records != 0 { body(slab) }
       chunk &+= slab.pointee.keg.pointee.layout.byteCount
     } else {

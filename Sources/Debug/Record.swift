@@ -10,9 +10,9 @@
 //   | left zone |  what was asked for  | right zone ········|
 //   slot        user                   user + size         slot + capacity
 //
-// In a slab the zone before an item is the end of the zone of the item before it; the
-// first slot, which has nobody before it, is not used so. Whatever a slot holds, its
-// last 16 bytes are red zone.
+// In a slab the zone before an item is the end of the zone of the item before it, and of
+// the first one the end of the slab's margin. Whatever a slot holds, its last 16 bytes
+// are red zone.
 //
 // Records lie in metadata: nothing that a program writes past a block reaches them.
 // The state changes by compare and swap at the boundary of the API, before any cache
@@ -171,12 +171,11 @@ struct Item {
   var userEnd: UInt { user &+ record.pointee.size }
   var end: UInt { slot &+ capacity }
   /// Where the red zone before the item begins; of a great alignment a page is checked.
-  /// The first slot of a slab has none.
   @inline(__always)
   var leftStart: UInt {
     let zone = record.leftZone
     if zone != 0 { return user &- min(zone, 4096) }
-    return slab?.pointee.base == slot ? slot : slot &- 16
+    return slot &- 16
   }
 
   /// Of a large block: where its span ends.
@@ -275,6 +274,9 @@ func largeItem(_ span: TagPointer) -> Item? {
     capacity: slotBytes(record.pointee.size, leftZone: record.leftZone).roundedUp(to: Core.pageSize),
     slab: nil)
 }
+
+/// Slots of this size and less share their zones with their neighbours.
+var greatestShared: UInt { 4096 }
 
 /// The least right zone, in bytes.
 var leastRightZone: UInt { 16 }

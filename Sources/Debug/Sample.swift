@@ -33,7 +33,7 @@ struct SampleKegs: ~Copyable {
     keg.initialize(
       to: Keg(
         name: UnsafePointer(name), itemSize: size, alignment: min(size, 16), bin: 0,
-        heap: Core.heap))
+        heap: Core.heap, hasMargin: size <= greatestShared))
     kegs[i] = keg.address
     return keg
   }

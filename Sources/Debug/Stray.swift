@@ -68,17 +68,27 @@ private func restOfSlab(_ slab: UnsafeMutablePointer<Slab>) -> UInt {
 }
 
 private func endOfSlab(_ slab: UnsafeMutablePointer<Slab>) -> UInt {
-  slab.pointee.base &+ slab.pointee.keg.pointee.layout.byteCount
+  slab.start &+ slab.pointee.keg.pointee.layout.byteCount
 }
 
 /// Clears what no slot of a slab of used pages covers.
 func clearRest(_ slab: UnsafeMutablePointer<Slab>) {
+  writeTrash(0, slab.start, slab.pointee.base)
   writeTrash(0, restOfSlab(slab), endOfSlab(slab))
+}
+
+/// Makes the end of a slab's margin the left zone of its first slot.
+func prepareMargin(_ slab: UnsafeMutablePointer<Slab>, _ isClean: Bool) {
+  if slab.start == slab.pointee.base { return }
+  let zone = slab.pointee.base &- leastRightZone
+  if isClean, let damage = nonzero(zone, slab.pointee.base) { reportStray(damage) }
+  writeZone(zone, slab.pointee.base)
 }
 
 /// Checks the slots of a slab that nobody has used, and its rest.
 func checkUntouched(_ slab: UnsafeMutablePointer<Slab>) {
   let layout = slab.pointee.keg.pointee.layout
+  if layout.margin > leastRightZone { checkEmpty(slab.start, slab.pointee.base &- leastRightZone) }
   // Slots are used from the lowest on: behind the last one used there may be many pages.
   var used = layout.itemCount
   while used > 0, slab.record(used &- 1).state == .untouched { used &-= 1 }
@@ -155,12 +165,13 @@ private func blockBefore(_ address: UInt) -> Item? {
     switch map.owner(at: map.index(of: chunk)) {
     case .slab(let slab) where slab.pointee.records != 0:
       let layout = slab.pointee.keg.pointee.layout
-      var i = min(layout.itemCount, (address &- slab.pointee.base) / layout.stride &+ 1)
+      var i = address < slab.pointee.base
+        ? 0 : min(layout.itemCount, (address &- slab.pointee.base) / layout.stride &+ 1)
       while i > 0 {
         i &-= 1
         if let item = usedItem(slab, i) { return item }
       }
-      chunk = slab.pointee.base
+      chunk = slab.start
     case .span(let span):
       if let item = largeItem(span) { return item }
     default: break
@@ -186,7 +197,7 @@ private func blockAfter(_ address: UInt) -> Item? {
         if let item = usedItem(slab, i), item.user >= address { return item }
         i &+= 1
       }
-      chunk = slab.pointee.base &+ layout.byteCount &- Chunk.size
+      chunk = slab.start &+ layout.byteCount &- Chunk.size
     case .span(let span):
       if let item = largeItem(span), item.user >= address { return item }
     default: break

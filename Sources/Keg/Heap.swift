@@ -40,6 +40,8 @@ package struct Heap: ~Copyable {
   package var forgetRecords: (@convention(c) (_ slab: UnsafeMutableRawPointer) -> Void)?
   /// Called for an item of such a slab whose first word the core has used.
   package var restoreSlot: (@convention(c) (_ slot: UInt) -> Void)?
+  /// Slabs of the zones of malloc with items of at most so many bytes have a margin.
+  package var mostMargined: UInt = 0
   fileprivate let recent = RecentSpans()
   /// See Heap+Headroom.swift.
   let recentGrowing: GrowingSpans

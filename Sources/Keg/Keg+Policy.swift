@@ -54,7 +54,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
     while pointee.freeCount < count {
       pointee.lock.unlock()
       guard let slab = makeSlab() else { return false }
-      if populate { _ = populatePages(slab.pointee.base, pointee.layout.byteCount) }
+      if populate { _ = populatePages(slab.start, pointee.layout.byteCount) }
       pointee.lock.lock()
       insert(slab)
       // Others free meanwhile: what is made here must not go at once.
@@ -97,19 +97,19 @@ extension UnsafeMutablePointer where Pointee == Keg {
     if flags.rawValue == 0 { return }
     let bytes = Int(bitPattern: pointee.layout.byteCount)
     if flags.contains(.zeroed), slab.pointee.span.pointee.isDirty {
-      UnsafeMutableRawPointer(bitPattern: slab.pointee.base).unsafelyUnwrapped  // a mapping's
+      UnsafeMutableRawPointer(bitPattern: slab.start).unsafelyUnwrapped  // a mapping's
         .initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
     }
     if flags.contains(.counted) {
       counters(of: slab).initialize(repeating: 0, count: Int(bitPattern: pointee.layout.itemCount))
     }
-    if flags.contains(.noDump) { adviseDump(slab.pointee.base, pointee.layout.byteCount, false) }
+    if flags.contains(.noDump) { adviseDump(slab.start, pointee.layout.byteCount, false) }
   }
 
   /// Undoes `prepare`.
   func undoPrepare(_ slab: UnsafeMutablePointer<Slab>) {
     if pointee.flags.contains(.noDump) {
-      adviseDump(slab.pointee.base, pointee.layout.byteCount, true)
+      adviseDump(slab.start, pointee.layout.byteCount, true)
     }
   }
 

@@ -86,10 +86,10 @@ extension UnsafeMutablePointer where Pointee == Keg {
       heap.freeSpan(span)
       return nil
     }
-    let base = span.pointee.start
+    let start = span.pointee.start
     let slab = header.pointer(to: Slab.self)
     slab.initialize(
-      to: Slab(base: base, keg: self, span: span, itemCount: layout.itemCount))
+      to: Slab(base: start &+ layout.margin, keg: self, span: span, itemCount: layout.itemCount))
     slab.markAllFree(itemCount: layout.itemCount)
     prepare(slab)
     guard initItems(of: slab) else {
@@ -98,8 +98,8 @@ extension UnsafeMutablePointer where Pointee == Keg {
       heap.freeSpan(span)
       return nil
     }
-    heap.pageMap(ofOwn: base).enter(
-      slab, bin: pointee.bin, at: base, chunkCount: layout.chunkCount)
+    heap.pageMap(ofOwn: start).enter(
+      slab, bin: pointee.bin, at: start, chunkCount: layout.chunkCount)
     return slab
   }
 
@@ -164,9 +164,9 @@ extension UnsafeMutablePointer where Pointee == Keg {
       }
       if slab.pointee.records != 0 { pointee.heap.pointee.forgetRecords?(UnsafeMutableRawPointer(slab)) }
       undoPrepare(slab)
-      let base = slab.pointee.base
+      let start = slab.start
       let span = slab.pointee.span
-      pointee.heap.pageMap(ofOwn: base).clear(at: base, chunkCount: pointee.layout.chunkCount)
+      pointee.heap.pageMap(ofOwn: start).clear(at: start, chunkCount: pointee.layout.chunkCount)
       pointee.headers.give(slab.address)
       pointee.heap.freeSpan(span)
     }

@@ -82,7 +82,7 @@ package struct Keg: ~Copyable {
     name: UnsafePointer<CChar>, itemSize: UInt, alignment: UInt, bin: UInt16,
     heap: UnsafeMutablePointer<Heap>, itemInit: InitFunction? = nil,
     itemFini: FiniFunction? = nil, flags: KegFlags = .none,
-    headers: UnsafeMutablePointer<Pool>? = nil
+    headers: UnsafeMutablePointer<Pool>? = nil, hasMargin: Bool = false
   ) {
     lock = Lock(rank: .keg)
     self.heap = heap
@@ -92,7 +92,7 @@ package struct Keg: ~Copyable {
     self.bin = bin
     self.itemInit = itemInit
     self.itemFini = itemFini
-    layout = SlabLayout(size: itemSize, alignment: alignment)
+    layout = SlabLayout(size: itemSize, alignment: alignment, hasMargin: hasMargin)
     self.headers = headers ?? heap.pointee.headerPool(for: layout)
     reciprocal = ((1 &<< 40) &+ layout.stride &- 1) / layout.stride
     eighths = (8 &<< 32) / layout.itemCount &+ 1

@@ -5,6 +5,8 @@
 //   | Slab   | bitmap 1 = free |  base ─▶ | item | item | item |       |
 //   +--------+-----------------+          +------+------+------+-- - --+
 //
+// In the debug library a margin lies before base (SlabLayout.swift).
+//
 // - Invariant: freeCount == number of ones in the bitmap; no ones below word
 //   `firstWord`; no ones at or above itemCount.
 // Lock: the keg's.
@@ -15,6 +17,7 @@ import Vmem
 package struct Slab: Linked, ~Copyable {
   package var next: UnsafeMutablePointer<Slab>?
   package var previous: UnsafeMutablePointer<Slab>?
+  /// The first item.
   package let base: UInt
   package let keg: UnsafeMutablePointer<Keg>
   /// The span the chunks are.
@@ -51,6 +54,9 @@ extension UnsafeMutablePointer where Pointee == Slab {
   fileprivate var bitmap: UnsafeMutablePointer<UInt64> {
     (address &+ Slab.headerBytes).pointer(to: UInt64.self)
   }
+
+  /// Where its chunks begin.
+  package var start: UInt { pointee.base &- pointee.keg.pointee.layout.margin }
 
   /// Marks `itemCount` items free.
   package func markAllFree(itemCount: UInt) {

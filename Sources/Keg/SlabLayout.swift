@@ -4,6 +4,8 @@
 // in metadata. The layout takes the fewest chunks of which the items fill at
 // least 90 %, or the best found. The rest at a slab's end is never touched, so it
 // costs address space and no memory.
+//
+// The debug library has a margin before the first item: as much as keeps its alignment.
 
 import Base
 import Pages
@@ -13,6 +15,8 @@ package struct SlabLayout: Equatable {
   package let stride: UInt
   package let chunkCount: UInt
   package let itemCount: UInt
+  /// Bytes before the first item.
+  package let margin: UInt
   /// Share of the slab that items fill, in per cent, rounded down.
   package let efficiency: UInt
 
@@ -21,23 +25,27 @@ package struct SlabLayout: Equatable {
   /// - Parameters:
   ///   - size: of an item in bytes, at least 1, at most 16 chunks.
   ///   - alignment: a power of two, at most the chunk size.
-  package init(size: UInt, alignment: UInt) {
+  ///   - hasMargin: whether the first item has at least 16 bytes before it.
+  package init(size: UInt, alignment: UInt, hasMargin: Bool = false) {
     let stride = max(size, 8).roundedUp(to: max(alignment, 8))
-    var best = SlabLayout(stride: stride, chunkCount: max(1, (stride &+ Chunk.size &- 1) &>> Chunk.shift))
+    let margin = hasMargin ? max(16, stride & (0 &- stride)) : 0
+    let least = max(1, (margin &+ stride &+ Chunk.size &- 1) &>> Chunk.shift)
+    var best = SlabLayout(stride: stride, chunkCount: least, margin: margin)
     var chunkCount = best.chunkCount
     while best.efficiency < 90, chunkCount < Self.mostChunks {
       chunkCount &+= 1
-      let candidate = SlabLayout(stride: stride, chunkCount: chunkCount)
+      let candidate = SlabLayout(stride: stride, chunkCount: chunkCount, margin: margin)
       if candidate.efficiency > best.efficiency { best = candidate }
     }
     self = best
   }
 
-  private init(stride: UInt, chunkCount: UInt) {
+  private init(stride: UInt, chunkCount: UInt, margin: UInt) {
     self.stride = stride
     self.chunkCount = chunkCount
+    self.margin = margin
     let bytes = chunkCount &* Chunk.size
-    itemCount = bytes / stride
+    itemCount = (bytes &- margin) / stride
     efficiency = itemCount &* stride &* 100 / bytes
   }
 

@@ -123,7 +123,8 @@ struct Process: ~Copyable {
     keg.initialize(
       to: Keg(
         name: name, itemSize: size, alignment: min(size, 16),
-        bin: UInt16(truncatingIfNeeded: index &<< Bin.strideShift), heap: heap))
+        bin: UInt16(truncatingIfNeeded: index &<< Bin.strideShift), heap: heap,
+        hasMargin: size <= heap.pointee.mostMargined))
     keg.pointee.policy.smallSlabs = 16
     // Twice UMA's bucket from 65 to 1,024 bytes: a thousand blocks of one size made
     // and freed together is what programs do, and 30 at a time is 66 trips for that.
