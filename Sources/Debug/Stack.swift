@@ -1,6 +1,9 @@
 // Stack.swift: who called? The capture of stacks for every allocation and free.
 //
-//   captureStack() ─▶ frames of ours cut off ─▶ record (StackRecord): only what is new
+//   captureStack() ─▶ frames of ours cut off ─▶ seen from here before? (StackShortcut) ─▶ StackID
+//                                                  │ no
+//                                                  ▼
+//                                               record (StackRecord): only what is new
 //                                                  │ is walked, by rows (StackWalk, StackRow)
 //                                                  ▼
 //                                          hash (StackHash) ─▶ depot (StackDepot) ─▶ StackID
@@ -206,11 +209,23 @@ private func capture(
 ) -> StackID {
   let depth = stacks.pointee.depth
   let rows = withUnsafeMutablePointer(to: &stacks.pointee.rows) { $0 }
+  let key = rows.pointee.key(start.pc)
+  record.pointee.captures = record.pointee.captures &+ 1
+  let shortcut = record.findShortcut(start, key: key, depth: depth)
+  if let shortcut, _fastPath(record.pointee.captures & 8191 != 0) { return shortcut }
   guard record.update(from: start, depth: depth, rows: rows) else {
     return capturePlainly(start)
   }
-  record.pointee.captures = record.pointee.captures &+ 1
   if record.pointee.captures & 8191 == 0 { check(start, record) }
+  let id = identify(record, depth)
+  if let shortcut, shortcut != id { refuteShortcut(shortcut, id, start, record) }
+  if id != 0 { record.addShortcut(start, key: key, id, rows: rows) }
+  return id
+}
+
+/// The id of the record's stack.
+@inline(__always)
+private func identify(_ record: UnsafeMutablePointer<StackRecord>, _ depth: Int) -> StackID {
   let hash = record.hash(depth: depth, power: stacks.pointee.power)
   if hash == record.pointee.lastHash { return record.pointee.lastID }
   var id = stacks.pointee.depot.find(hash)

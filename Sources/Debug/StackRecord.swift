@@ -44,15 +44,20 @@ struct StackFrame {
 struct StackRecord: ~Copyable {
   static var capacity: Int { 256 }
   /// With room for the frames of a walk under way, twice the greatest depth.
+  static var frameRoom: Int { capacity &+ 128 }
   static var byteCount: UInt {
     UInt(
-      bitPattern: MemoryLayout<StackRecord>.stride
-        &+ (capacity &+ 128) &* MemoryLayout<StackFrame>.stride
+      bitPattern: headerBytes &+ frameRoom &* MemoryLayout<StackFrame>.stride
+        &+ StackShortcut.count &* MemoryLayout<StackShortcut>.stride
     ).roundedUp(to: 64)
   }
+  /// The struct itself, in whole cache lines.
+  static var headerBytes: Int { (MemoryLayout<StackRecord>.stride &+ 63) & ~63 }
 
   /// Frames in `frames`.
   var count = 0
+  /// How many of them, the outermost ones, were there before the last walk.
+  var kept = 0
   /// frames[0] is the outermost of the thread.
   var isWhole = false
   /// Set while the owner is in a capture: a handler that comes then has no record.
@@ -66,7 +71,7 @@ struct StackRecord: ~Copyable {
 extension UnsafeMutablePointer where Pointee == StackRecord {
   @inline(__always)
   var frames: UnsafeMutablePointer<StackFrame> {
-    (address &+ UInt(bitPattern: MemoryLayout<StackRecord>.stride)).pointer(to: StackFrame.self)
+    (address &+ UInt(bitPattern: StackRecord.headerBytes)).pointer(to: StackFrame.self)
   }
 
   /// Frames of the walk under way, innermost first.
@@ -132,16 +137,16 @@ extension UnsafeMutablePointer where Pointee == StackRecord {
 
   /// The first frame, going outwards, that is no longer as recorded; nil when none.
   @inline(__always)
-  private func firstChange(
+  func firstChange(
     from inner: UnsafeMutablePointer<StackFrame>, to outer: UnsafeMutablePointer<StackFrame>,
     above place: UInt
   ) -> UnsafeMutablePointer<StackFrame>? {
+    if inner < outer { return nil }
     var frame = inner
     while frame >= outer {
       if _slowPath(frame.pointee.place.word != frame.pointee.address) { return frame }
       frame -= 1
     }
-    if inner < outer { return nil }
     // The few that find their callers by an rbp that lies on the stack.
     var next = inner.pointee.flags >> StackFrame.Flag.shift
     while next != 0 {
@@ -193,6 +198,7 @@ extension UnsafeMutablePointer where Pointee == StackRecord {
       frame += 1
     }
     pointee.count = frame - frames
+    pointee.kept = kept
   }
 
   /// The hash of the innermost `depth` frames.

@@ -128,8 +128,9 @@ struct RowCache: ~Copyable {
     generation.wrappingAdd(1 << 48, ordering: .releasing)
   }
 
+  /// What an address is known by: it, and how many modules have left.
   @inline(__always)
-  private func key(_ pc: UInt) -> UInt64 {
+  func key(_ pc: UInt) -> UInt64 {
     // An address of 2^48 or more is no code; its upper bits would be a generation.
     UInt64(pc & 0xFFFF_FFFF_FFFF) | generation.load(ordering: .relaxed)
   }

@@ -56,6 +56,19 @@ import Testing
     #expect(SlabLayout(size: size, alignment: alignment).stride == stride)
   }
 
+  @Test("a margin keeps the items' alignment, and costs no more than one of them")
+  func margins() {
+    for size in stride(from: UInt(16), through: 4096, by: 16) {
+      let plain = SlabLayout(size: size, alignment: 16)
+      let layout = SlabLayout(size: size, alignment: 16, hasMargin: true)
+      #expect(plain.margin == 0)
+      #expect(layout.margin >= 16 && layout.margin <= size)
+      #expect(layout.margin % (size & (0 &- size)) == 0)
+      #expect(layout.margin + layout.itemCount * layout.stride <= layout.byteCount)
+      #expect(layout.margin + (layout.itemCount + 1) * layout.stride > layout.byteCount)
+    }
+  }
+
   @Test("small slabs are one chunk, and the bitmap has a bit for every item")
   func bitmaps() {
     for (size, items) in [(8, 8192), (16, 4096), (64, 1024), (4096, 16), (65536, 1)] as [(UInt, UInt)] {
