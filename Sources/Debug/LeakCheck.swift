@@ -23,6 +23,8 @@ struct LeakQuestion {
   var sinceMark = false
   /// The process ends: frames below exit's caller are dead.
   var atExit = false
+  /// By _exit, which has put its caller's registers here; 0: by exit or quick_exit.
+  var leavesFrom: UInt = 0
   /// On the helper thread: it has no stack of the program's.
   var onHelper = false
 }
@@ -64,6 +66,7 @@ func checkLeaks(_ question: LeakQuestion, frame: UInt, target: LeakTarget) -> Le
   var scratch = LeakScratch(source: PageSource.kernel())
   var blocks = LeakBlocks(source: PageSource.kernel())
   var result = LeakResult()
+  if !question.onHelper { keg_leak_drop_deleted_keys() }
   keg_leak_block_signals()
   prepareFork()
   Core.lockAll()
@@ -133,7 +136,8 @@ private func examine(
     let pieces = LeakPieces(capacity: 1 << 18, scratch: &scratch),
     let tables = LeakPieces(capacity: 1 << 14, scratch: &scratch),
     var cuts = LeakPieces(capacity: 1 << 14, scratch: &scratch),
-    var groups = LeakGroups(capacity: groupCapacity(scan.items.count), scratch: &scratch)
+    var groups = LeakGroups(capacity: groupCapacity(scan.items.count), scratch: &scratch),
+    var frames = LeakFrames(scratch: &scratch)
   else { return false }
 
   let threads = threadMemory.pointer(to: LeakThread.self)
@@ -142,10 +146,20 @@ private func examine(
   while i < table.count {
     let thread = table.table[i]
     if thread.state == KEG_LEAK_STOPPED {
+      // What a thread on a stack of its own has there is an item's.
+      let isOnHeap = scan.items.find(thread.stack_pointer) >= 0
+      var top = thread.stack_pointer &- 128
+      if !isOnHeap, frameThatWaits(table.table + i, &frames) != 0 {
+        frames.walk(cursor(of: table.table + i))
+        top = frames.top
+      }
       threads[threadCount] = LeakThread(
-        tid: thread.tid, stackPointer: thread.stack_pointer &- 128,
+        tid: thread.tid, stackPointer: top,
         threadPointer: thread.thread_pointer)
       threadCount &+= 1
+      if thread.idle_stack != 0 {
+        cuts.append(thread.idle_stack, thread.idle_stack &+ thread.idle_bytes, .lost)
+      }
     } else {
       let hasEnded = thread.state == KEG_LEAK_ENDED
       threads[threadCount] = LeakThread(
@@ -159,8 +173,11 @@ private func examine(
     }
     i &+= 1
   }
-  let own = ownThread(question, frame)
+  let own = ownThread(question, frame, scan, &frames)
   if !question.onHelper {
+    var bytes: UInt = 0
+    let idle = keg_leak_idle_stack(&bytes)
+    if idle != 0 { cuts.append(idle, idle &+ bytes, .lost) }
     threads[threadCount] = own.thread
     threadCount &+= 1
   }
@@ -195,20 +212,22 @@ private func examine(
     i &+= 1
   }
   scanRoots(roots, .system, &scan)
-  i = 0
-  while i < table.count {
-    if table.table[i].state == KEG_LEAK_STOPPED {
-      let start = (table.table + i).address &+ UInt(registersOffset)
-      scan.reach(from: start, to: start &+ 48 &* 8, .stack)
-    }
-    i &+= 1
-  }
   if !question.onHelper {
     var n = 0
     while n < 6 {
       scan.reach(word: own.registers[n], .stack)
       n &+= 1
     }
+    n = 0
+    while n < own.frameCount {
+      frames.reach(n, thread: own.thread.tid, isWaiting: false, &scan)
+      n &+= 1
+    }
+  }
+  i = 0
+  while i < table.count {
+    if table.table[i].state == KEG_LEAK_STOPPED { scanWaiting(table.table + i, &frames, &scan) }
+    i &+= 1
   }
   scanRoots(roots, .stack, &scan)
   forEachUncheckedRange { start, end, isCertain in
@@ -221,31 +240,59 @@ private func examine(
   return true
 }
 
-/// `registers` and `vectors` of keg_leak_thread lie side by side.
-private var registersOffset: Int { 24 }
+/// What a stopped thread holds in registers and, if it waits, in the C library's frames.
+private func scanWaiting(
+  _ thread: UnsafeMutablePointer<keg_leak_thread>, _ frames: inout LeakFrames, _ scan: inout LeakScan
+) {
+  let registers = thread.address &+ registersOffset
+  let isOnHeap = scan.items.find(thread.pointee.stack_pointer) >= 0
+  let waiting = isOnHeap ? 0 : frameThatWaits(thread, &frames)
+  // No call preserves the vectors, which lie behind the other registers.
+  scan.reach(from: registers, to: registers &+ (waiting != 0 ? 16 : 48) &* 8, .stack)
+  if waiting == 0 { return }
+  frames.walk(cursor(of: thread))
+  var i = 0
+  while i < frames.count {
+    frames.reach(i, thread: thread.pointee.tid, isWaiting: frames[i].low < waiting, &scan)
+    i &+= 1
+  }
+}
 
 private struct OwnThread {
   var thread: LeakThread
+  /// Of LeakFrames: those that lie below the thread's stack pointer.
+  var frameCount = 0
   var registers: InlineArray<6, UInt> = InlineArray(repeating: 0)
 }
 
 /// The calling thread: from `frame` on, or when the process ends from the frame of
 /// exit's caller on. After main has returned nothing of its stack is alive.
-private func ownThread(_ question: LeakQuestion, _ frame: UInt) -> OwnThread {
+private func ownThread(
+  _ question: LeakQuestion, _ frame: UInt, _ scan: borrowing LeakScan, _ frames: inout LeakFrames
+) -> OwnThread {
   let pointer = keg_thread_pointer()
   var own = OwnThread(
     thread: LeakThread(
       tid: Int32(bitPattern: threadID()), stackPointer: frame, threadPointer: pointer))
   if !question.atExit { return own }
   var hasReturned = false
-  let caller = withUnsafeMutablePointer(to: &own.registers) {
-    exitCaller(frame, $0.address.pointer(to: UInt.self), &hasReturned)
-  }
+  // Five registers, rbp and the return address.
+  let caller =
+    question.leavesFrom != 0
+    ? question.leavesFrom &+ 56
+    : withUnsafeMutablePointer(to: &own.registers) {
+      exitCaller(frame, $0.address.pointer(to: UInt.self), &hasReturned)
+    }
   if caller == 0 { return own }
-  own.thread.stackPointer = caller
+  if question.leavesFrom == 0 { own.thread.stackPointer = caller }
   if hasReturned {
     if caller < keg_leak_stack_end() { own.thread.stackPointer = keg_leak_stack_end() }
     own.registers = InlineArray(repeating: 0)
+  } else if scan.items.find(caller) < 0, let cursor = cursorAtExit(caller) {
+    own.registers = preserved(cursor.registers)
+    frames.walk(cursor)
+    own.frameCount = frames.count
+    if frames.count > 0 { own.thread.stackPointer = frames.top }
   }
   return own
 }

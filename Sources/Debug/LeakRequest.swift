@@ -31,7 +31,8 @@ private func checkAtExit(_ own: UInt, _ frame: UInt) -> Int {
   // no reason to free them.
   if keg_leak_is_forked(), frame != 0 || !isInExit(own) { return 0 }
   var question = LeakQuestion()
-  question.atExit = frame == 0
+  question.atExit = true
+  question.leavesFrom = frame
   let frame = frame == 0 ? own : frame
   if let totals = checkLeaks(question, frame: frame, target: LeakTarget()) {
     debug.pointee.leaks = totals.leaks

@@ -118,7 +118,8 @@ func addOwnMemory(
 
 /// Calls `body` with every mapping, in the order of addresses.
 func forEachMapping(_ body: (Mapping) -> Void) {
-  let path: StaticString = "/proc/self/maps"
+  // Of a process whose first thread has ended the kernel tells nothing under `self`.
+  let path: StaticString = "/proc/thread-self/maps"
   let file = keg_syscall6(
     257 /* openat */, -100, Int(bitPattern: path.utf8Start), 0o2000000, 0, 0, 0)
   if file < 0 { return forEachMappingWithoutProc(body) }

@@ -194,7 +194,7 @@ private func writeFigures(
 
 /// Appends /proc/self/maps, by which addresses become places in files.
 private func copyMappings(to file: Int32) {
-  let path: StaticString = "/proc/self/maps"
+  let path: StaticString = "/proc/thread-self/maps"
   let maps = keg_syscall6(
     257 /* openat */, -100, Int(bitPattern: path.utf8Start), 0o2000000 /* RDONLY CLOEXEC */, 0, 0, 0)
   guard maps >= 0 else { return }

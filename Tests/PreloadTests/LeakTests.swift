@@ -168,6 +168,22 @@ struct LeakTests {
     try expectVerdicts(program, [scenario], [.nothing.stack(72)])
   }
 
+  static let left: [(String, LeakVerdict)] = [
+    ("exit", .lost(72)), ("_exit", .lost(72)), ("quick_exit", .lost(72)),
+    ("thread-exit", .lost(72)), ("waiting", .lost(288, 4)), ("first-left", .lost(72)),
+    ("deleted-keys", .lost(72, 2)), ("idle-stack", .lost(72)),
+    ("kept-array", .nothing.stack(72)), ("kept-variables", .nothing.stack(72, 2)),
+    ("kept-waiting", .nothing.stack(144, 2)),
+  ]
+  @Test("what functions that have returned left on a stack holds nothing", arguments: left)
+  func isLeftOver(scenario: String, verdict: LeakVerdict) throws {
+    // Optimised code keeps in registers what other code keeps in its frames.
+    for level in ["-O0", "-O2"] {
+      let program = try Fixture.build("leaks_left", output: "leaks_left\(level)", flags: [level])
+      try expectVerdicts(program, [scenario], [verdict])
+    }
+  }
+
   @Test("threads in the middle of malloc, free and realloc are stopped")
   func running() throws {
     let outcome = try runDebug([program, "running"])

@@ -5,6 +5,9 @@
 #include "leak.h"
 
 #include <dlfcn.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 
 #include "platform.h"
@@ -75,6 +78,18 @@ uintptr_t keg_leak_exit_caller(uintptr_t sp, uintptr_t end, uintptr_t *registers
     return at + 24;
   }
   return 0;
+}
+
+// A value whose key is gone goes when somebody asks for it.
+void keg_leak_drop_deleted_keys(void) {
+  for (pthread_key_t key = 0; key < PTHREAD_KEYS_MAX; key++) pthread_getspecific(key);
+}
+
+uintptr_t keg_leak_idle_stack(uintptr_t *bytes) {
+  stack_t stack = {.ss_flags = SS_DISABLE};
+  keg_syscall6(131 /* sigaltstack */, 0, (long)&stack, 0, 0, 0, 0);
+  *bytes = stack.ss_size;
+  return stack.ss_flags == 0 ? (uintptr_t)stack.ss_sp : 0;
 }
 
 // ---- the parent ---------------------------------------------------------------------

@@ -123,7 +123,13 @@ static void on_signal(int number, siginfo_t *info, void *context_pointer) {
     greg_t *registers = context->uc_mcontext.gregs;
     for (int i = 0; i < 16; i++) self->registers[i] = (uintptr_t)registers[i];  // r8 … rsp
     self->stack_pointer = (uintptr_t)registers[REG_RSP];
+    self->pc = (uintptr_t)registers[REG_RIP];
     self->thread_pointer = keg_thread_pointer();
+    // 0: there is one, and the thread was not on it.
+    if (context->uc_stack.ss_flags == 0) {
+      self->idle_stack = (uintptr_t)context->uc_stack.ss_sp;
+      self->idle_bytes = context->uc_stack.ss_size;
+    }
     if (context->uc_mcontext.fpregs)
       __builtin_memcpy(self->vectors, context->uc_mcontext.fpregs->_xmm, sizeof self->vectors);
     if (__atomic_compare_exchange_n(&self->state, &expected, KEG_LEAK_STOPPED, false,

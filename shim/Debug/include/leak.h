@@ -31,6 +31,9 @@ struct keg_leak_thread {
   uintptr_t thread_pointer;
   uintptr_t registers[16];   ///< the general ones
   uintptr_t vectors[32];     ///< xmm0 … xmm15
+  uintptr_t pc;
+  uintptr_t idle_stack;      ///< its alternate signal stack, on which it is not; 0: none
+  uintptr_t idle_bytes;
 };
 
 /// Room for `capacity` threads, which stays for good, and its size; NULL: no memory.
@@ -101,6 +104,11 @@ extern uintptr_t keg_leak_stack_end(void) KEG_LEAK_HIDDEN;
 /// `*main_returned`: the caller is the C library, after main.
 extern uintptr_t keg_leak_exit_caller(uintptr_t sp, uintptr_t end, uintptr_t *_Nonnull registers,
                                       bool *_Nonnull main_returned) KEG_LEAK_HIDDEN;
+
+/// Has the C library forget the calling thread's values of keys that were deleted.
+extern void keg_leak_drop_deleted_keys(void) KEG_LEAK_HIDDEN;
+/// The calling thread's alternate signal stack, on which it is not, and its size; 0: none.
+extern uintptr_t keg_leak_idle_stack(uintptr_t *_Nonnull bytes) KEG_LEAK_HIDDEN;
 
 /// Whether the parent process has this library too, and is a program that may take our
 /// status for a failure: not a shell, nor one that only passes it on.
