@@ -162,8 +162,13 @@ private func allocateInSlab(
   let index = keg.slot(of: slot, in: slab)
   let item = Item(
     record: slab.record(index), slot: slot, capacity: keg.pointee.layout.stride, slab: slab)
+  // All three have left the caches: they are loaded while the stack is walked.
+  keg_prefetch(item.record.address)
+  keg_prefetch(slot)
+  if item.capacity > 64 { keg_prefetch(slot &+ size) }
+  let stack = startStack()
   prepare(item, index)
-  settle(item, size, alignment, leftZone, kind, zeroed)
+  settle(item, size, alignment, leftZone, kind, zeroed, stack)
   return slot &+ leftZone
 }
 
@@ -252,7 +257,7 @@ private func claim(_ record: RecordPointer) -> Bool {
 @inline(__always)
 func settle(
   _ item: Item, _ size: UInt, _ alignment: UInt, _ leftZone: UInt, _ kind: AllocationKind,
-  _ zeroed: Bool
+  _ zeroed: Bool, _ stack: PendingStack
 ) {
   let record = item.record
   let user = item.slot &+ leftZone
@@ -263,7 +268,7 @@ func settle(
     writeZone(end, item.end)
   }
   fill(user, end, zeroed, isZero: false)
-  note(record, size)
+  note(record, size, stack)
   record.set(
     .live, kind: kind, alignment: alignment, hasLeftZone: leftZone != 0, hasTrash: false,
     epoch: debug.pointee.epoch)
@@ -285,14 +290,14 @@ private var trashLimit: UInt { 1 &<< 17 }
 
 /// Writes down who allocates.
 @inline(__always)
-func note(_ record: RecordPointer, _ size: UInt) {
+func note(_ record: RecordPointer, _ size: UInt, _ stack: PendingStack = startStack()) {
   let thread = keg_debug_thread()
   record.pointee.size = size
   record.pointee.allocationThread = thread.pointee.id
   record.pointee.freeThread = 0
   record.pointee.allocationTime = debug.pointee.now
   record.pointee.freeStack = 0
-  let stack = captureStack()
+  let stack = finishStack(stack)
   record.pointee.allocationStack = stack
   if _slowPath(debug.pointee.profile.isOn) { debug.pointee.profile.count(stack, size) }
   if thread.pointee.quarantine != 0 {

@@ -51,7 +51,12 @@ private func reallocateItem(_ item: Item, _ address: UInt, _ size: UInt) -> UInt
     return 0
   }
   copy(from: address, to: new, min(record.pointee.size, size))
-  retire(item)
+  // One call, one stack.
+  if case .item(let newItem) = place(of: new) {
+    retire(item, PendingStack(id: newItem.record.pointee.allocationStack))
+  } else {
+    retire(item)
+  }
   return new
 }
 

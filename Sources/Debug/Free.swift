@@ -68,10 +68,13 @@ func deallocateItem(_ address: UInt, _ claim: Claim) {
     let index = keg.slot(of: address, in: slab)
     if _fastPath(index < keg.pointee.layout.itemCount) {
       let stride = keg.pointee.layout.stride
+      let record = slab.record(index)
+      keg_prefetch(record.address)
+      keg_prefetch(address)
       return deallocate(
         Item(
-          record: slab.record(index), slot: slab.pointee.base &+ index &* stride, capacity: stride,
-          slab: slab), address, claim)
+          record: record, slot: slab.pointee.base &+ index &* stride, capacity: stride, slab: slab),
+        address, claim, startStack())
     }
   }
   deallocateOther(address, claim)
@@ -82,20 +85,22 @@ private func deallocateOther(_ address: UInt, _ claim: Claim) {
   guard case .item(let item) = place(of: address) else {
     return deallocateUnknown(address, claim)
   }
-  deallocate(item, address, claim)
+  deallocate(item, address, claim, startStack())
 }
 
-private func deallocate(_ item: Item, _ address: UInt, _ claim: Claim) {
+private func deallocate(_ item: Item, _ address: UInt, _ claim: Claim, _ stack: PendingStack) {
   let record = item.record
   if item.user != address || record.state != .live {
     if isFirstElement(address, of: item, claim.call), record.change(from: .live, to: .busy) == .live {
       reportMismatch(item, claim)
-      return retire(item)
+      return retire(item, stack)
     }
+    abandonStack(stack)
     return reportBadFree(address, item, claim)
   }
   // Only the winner of two frees goes on.
   if record.change(from: .live, to: .busy) != .live {
+    abandonStack(stack)
     return reportBadFree(address, item, claim)
   }
   if _slowPath(!claim.call.fits(record.kind)) {
@@ -104,7 +109,7 @@ private func deallocate(_ item: Item, _ address: UInt, _ claim: Claim) {
     checkClaim(item, claim)
   }
   checkZones(item, .freeing)
-  retire(item)
+  retire(item, stack)
 }
 
 /// Whether free or delete got the first element of an array of new[], before which the
@@ -124,21 +129,21 @@ private func isFirstElement(_ address: UInt, of item: Item, _ call: FreeKind) ->
 
 /// Makes an item that is `.busy` a freed one.
 @inline(__always)
-func retire(_ item: Item) {
+func retire(_ item: Item, _ stack: PendingStack = startStack()) {
   let record = item.record
-  if _slowPath(record.isGuarded) { return retireGuarded(item) }
-  if _slowPath(item.slab == nil), item.capacity >= leastPurged { return retireLarge(item) }
+  if _slowPath(record.isGuarded) { return retireGuarded(item, stack) }
+  if _slowPath(item.slab == nil), item.capacity >= leastPurged { return retireLarge(item, stack) }
   let hasTrash = debug.pointee.isTrashing
   if hasTrash { writeTrash(Trash.freed, item.user, item.userEnd) }
-  noteFree(record)
+  noteFree(record, stack)
   record.set(.freed, hasTrash: hasTrash)
   quarantine(item, item.capacity)
 }
 
 /// The same for a large block: it waits in the quarantine without memory.
 @inline(never)
-private func retireLarge(_ item: Item) {
-  noteFree(item.record)
+private func retireLarge(_ item: Item, _ stack: PendingStack) {
+  noteFree(item.record, stack)
   if debug.pointee.isTrashing, purge(item) {
     item.record.setPurged()
     // Page tables, and what the kernel knows of them.
@@ -149,9 +154,9 @@ private func retireLarge(_ item: Item) {
 }
 
 @inline(__always)
-private func noteFree(_ record: RecordPointer) {
+private func noteFree(_ record: RecordPointer, _ stack: PendingStack) {
   record.pointee.freeThread = keg_debug_thread().pointee.id
-  record.pointee.freeStack = captureStack()
+  record.pointee.freeStack = finishStack(stack)
   countFree()
 }
 

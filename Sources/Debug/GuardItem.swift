@@ -191,10 +191,10 @@ private func place(_ size: UInt, _ alignment: UInt, _ end: UInt) -> UInt {
 
 /// Frees an item between guard pages that is `.busy`. In `.straight`.
 @inline(never)
-func retireGuarded(_ item: Item) {
+func retireGuarded(_ item: Item, _ stack: PendingStack) {
   let record = item.record
   record.pointee.freeThread = keg_debug_thread().pointee.id
-  record.pointee.freeStack = captureStack()
+  record.pointee.freeStack = finishStack(stack)
   countFree()
   debug.pointee.guardLock.lock()
   record.set(.freed, hasTrash: false)

@@ -153,20 +153,45 @@ private func isOurs(_ pc: UInt) -> Bool {
   pc &- stacks.pointee.textStart < stacks.pointee.textSize
 }
 
+/// A capture that has walked and not yet looked up its id.
+struct PendingStack {
+  var id: StackID = 0
+  /// 0: `id` is known.
+  var hash: UInt64 = 0
+}
+
 /// The stack of the caller, without the frames of this library.
 /// - Returns: 0 when stacks are off or there is no memory.
+func captureStack() -> StackID { finishStack(startStack()) }
+
+/// Walks the caller's stack; the depot's table is loaded meanwhile. What the thread does
+/// until `finishStack`, which must follow, is captured without its record.
 @inline(never)
-func captureStack() -> StackID {
-  guard stacksAreUp else { return 0 }
+func startStack() -> PendingStack {
+  guard stacksAreUp else { return PendingStack() }
   let start = callerOfLibrary(keg_frame_pointer())
-  guard let record = record(), !record.pointee.isBusy else { return capturePlainly(start) }
-  if stacks.pointee.mode == UnwindMode.libunwind { return captureCompletely() }
+  guard let record = record(), !record.pointee.isBusy else {
+    return PendingStack(id: capturePlainly(start))
+  }
+  if stacks.pointee.mode == UnwindMode.libunwind { return PendingStack(id: captureCompletely()) }
   record.pointee.isBusy = true
   keg_compiler_barrier()
-  let id = capture(start, record)
-  keg_compiler_barrier()
-  record.pointee.isBusy = false
-  return id
+  let pending = walk(start, record)
+  if pending.hash == 0 {
+    keg_compiler_barrier()
+    record.pointee.isBusy = false
+  }
+  return pending
+}
+
+@inline(__always)
+func finishStack(_ pending: PendingStack) -> StackID {
+  pending.hash == 0 ? pending.id : identify(pending.hash)
+}
+
+/// Ends a capture of which nobody wants to know the id.
+func abandonStack(_ pending: PendingStack) {
+  if pending.hash != 0, let record = record() { record.pointee.isBusy = false }
 }
 
 /// The first frame that is not ours. All our functions keep frame pointers.
@@ -204,34 +229,54 @@ private func makeRecord() -> UnsafeMutablePointer<StackRecord>? {
 }
 
 @inline(__always)
-private func capture(
+private func walk(
   _ start: StackCursor, _ record: UnsafeMutablePointer<StackRecord>
-) -> StackID {
+) -> PendingStack {
   let depth = stacks.pointee.depth
   let rows = withUnsafeMutablePointer(to: &stacks.pointee.rows) { $0 }
   let key = rows.pointee.key(start.pc)
   record.pointee.captures = record.pointee.captures &+ 1
   let shortcut = record.findShortcut(start, key: key, depth: depth)
-  if let shortcut, _fastPath(record.pointee.captures & 8191 != 0) { return shortcut }
+  if let shortcut, _fastPath(record.pointee.captures & 8191 != 0) {
+    return PendingStack(id: shortcut)
+  }
   guard record.update(from: start, depth: depth, rows: rows) else {
-    return capturePlainly(start)
+    return PendingStack(id: capturePlainly(start))
   }
   if record.pointee.captures & 8191 == 0 { check(start, record) }
-  let id = identify(record, depth)
-  if let shortcut, shortcut != id { refuteShortcut(shortcut, id, start, record) }
-  if id != 0 { record.addShortcut(start, key: key, id, rows: rows) }
-  return id
+  let hash = record.hash(depth: depth, power: stacks.pointee.power)
+  if hash == record.pointee.lastHash { return PendingStack(id: record.pointee.lastID) }
+  stacks.pointee.depot.prefetch(hash)
+  record.pointee.start = start
+  record.pointee.key = key
+  if let shortcut { return PendingStack(id: compare(shortcut, hash, record)) }
+  return PendingStack(hash: hash)
 }
 
-/// The id of the record's stack.
-@inline(__always)
-private func identify(_ record: UnsafeMutablePointer<StackRecord>, _ depth: Int) -> StackID {
-  let hash = record.hash(depth: depth, power: stacks.pointee.power)
-  if hash == record.pointee.lastHash { return record.pointee.lastID }
+/// The id of the stack that the record holds, which has this hash.
+@inline(never)
+private func identify(_ hash: UInt64) -> StackID {
+  let record = keg_get_stack_record().pointer(to: StackRecord.self)
   var id = stacks.pointee.depot.find(hash)
   if id == 0 { id = store(record, hash) }
   record.pointee.lastHash = hash
   record.pointee.lastID = id
+  if id != 0 {
+    let rows = withUnsafeMutablePointer(to: &stacks.pointee.rows) { $0 }
+    record.addShortcut(record.pointee.start, key: record.pointee.key, id, rows: rows)
+  }
+  keg_compiler_barrier()
+  record.pointee.isBusy = false
+  return id
+}
+
+/// The same for a sampled stack that has a shortcut.
+@inline(never)
+private func compare(
+  _ shortcut: StackID, _ hash: UInt64, _ record: UnsafeMutablePointer<StackRecord>
+) -> StackID {
+  let id = identify(hash)
+  if id != shortcut { refuteShortcut(shortcut, id, record.pointee.start, record) }
   return id
 }
 
@@ -305,7 +350,7 @@ func readRegisters(_ registers: inout InlineArray<17, UInt>) {
   span.withUnsafeMutableBufferPointer { keg_read_registers($0.baseAddress.unsafelyUnwrapped) }
 }
 
-private func storeCompletely(_ cursor: inout FullCursor) -> StackID {
+func storeCompletely(_ cursor: inout FullCursor) -> StackID {
   var frames = FrameBuffer(repeating: 0)
   return withFrames(&frames) { buffer in
     store(buffer, walkCompletely(&cursor, into: buffer, limit: stacks.pointee.depth))
@@ -339,54 +384,6 @@ func leadingFramesOfOurs(_ frames: UnsafeMutablePointer<UInt>, _ count: Int) -> 
   var ours = 0
   while ours < count, isOurs(frames[ours]) { ours &+= 1 }
   return ours
-}
-
-/// keg_backtrace(3) of kegmalloc.h.
-@c public func keg_backtrace_here(
-  _ frames: UnsafeMutablePointer<UnsafeMutableRawPointer?>, _ limit: Int32
-) -> Int32 {
-  guard case .straight = enterDebug() else { return 0 }
-  let id = captureStack()
-  leaveDebug()
-  var count: Int32 = 0
-  forEachFrame(id) { pc in
-    if count < limit {
-      frames[Int(count)] = UnsafeMutableRawPointer(bitPattern: pc)
-      count &+= 1
-    }
-  }
-  return count
-}
-
-// MARK: - From a signal
-
-/// The stack of the code that a signal interrupted, the faulting instruction first.
-/// After a call through a bad pointer, that pointer is first and the caller follows.
-/// - Parameter context: a signal handler's third argument.
-func captureStack(context: UnsafeMutableRawPointer?) -> StackID {
-  guard stacksAreUp, let context else { return 0 }
-  var cursor = FullCursor()
-  readContext(UInt(bitPattern: context), &cursor.registers)
-  let wild = cursor.registers[16]
-  var readable = ReadableRange()
-  guard !isCode(wild), readable.covers(cursor.registers[KEG_RSP]) else {
-    return storeFromSignal(&cursor)
-  }
-  // Nothing but the call was executed: the return address is on top of the stack.
-  let sp = cursor.registers[KEG_RSP]
-  cursor.registers[16] = sp.word
-  cursor.registers[KEG_RSP] = sp &+ 8
-  cursor.isExact = false
-  var frames = FrameBuffer(repeating: 0)
-  return withFrames(&frames) { buffer in
-    buffer[0] = wild
-    let count = walkCompletely(&cursor, into: buffer + 1, limit: stacks.pointee.depth &- 1)
-    return store(buffer, count &+ 1)
-  }
-}
-
-private func storeFromSignal(_ cursor: inout FullCursor) -> StackID {
-  storeCompletely(&cursor)
 }
 
 // MARK: - Reading

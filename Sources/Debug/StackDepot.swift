@@ -17,6 +17,7 @@
 
 import Base
 import Pages
+import Platform
 import Synchronization
 
 struct StackDepot: ~Copyable {
@@ -71,6 +72,14 @@ struct StackDepot: ~Copyable {
   func forgetOthers() { growing.store(0, ordering: .releasing) }
 
   // MARK: - Look-up
+
+  /// Starts to load what `find` looks at first.
+  @inline(__always)
+  func prefetch(_ hash: UInt64) {
+    let table = table.load(ordering: .acquiring)
+    if table == 0 { return }
+    keg_prefetch(slot(table, UInt(hash) & table.pointer(to: Table.self).pointee.mask).address)
+  }
 
   /// The id of the stack with this hash; 0 when it is not stored.
   func find(_ hash: UInt64) -> StackID {

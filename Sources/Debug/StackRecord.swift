@@ -63,6 +63,9 @@ struct StackRecord: ~Copyable {
   /// Set while the owner is in a capture: a handler that comes then has no record.
   var isBusy = false
   var captures: UInt = 0
+  /// Where the capture under way began, and the shortcut's key for it.
+  var start = StackCursor(pc: 0, sp: 0, bp: 0)
+  var key: UInt64 = 0
   var readable = ReadableRange()
   var lastHash: UInt64 = 0
   var lastID: StackID = 0

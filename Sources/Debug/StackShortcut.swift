@@ -25,6 +25,9 @@ struct StackShortcut {
   var outerBP: UInt = 0
   /// The sum of that frame (StackHash): it stands for all frames further out.
   var sum: UInt = 0
+  /// What asked for this entry last and in vain. Who asks twice gets it: stacks that are
+  /// seen once, as of a deep recursion, leave the others alone.
+  var candidate: UInt64 = 0
   /// How many of the record's frames the stack shares, its outermost ones.
   var kept: UInt16 = 0
   /// Inner frames, and words that were read for them.
@@ -32,10 +35,10 @@ struct StackShortcut {
   var wordCount: UInt8 = 0
   var usesFramePointer = false
   var id: StackID = 0
-  var words = InlineArray<5, StackWord>(repeating: StackWord())
+  var words = InlineArray<4, StackWord>(repeating: StackWord())
 
   static var count: Int { 64 }
-  static var mostWords: Int { 5 }
+  static var mostWords: Int { 4 }
 }
 
 /// A word on the stack.
@@ -83,6 +86,11 @@ extension UnsafeMutablePointer where Pointee == StackRecord {
   func addShortcut(
     _ start: StackCursor, key: UInt64, _ id: StackID, rows: UnsafeMutablePointer<RowCache>
   ) {
+    let candidate = key ^ UInt64(start.sp) &<< 16
+    if shortcut(start).pointee.candidate != candidate {
+      shortcut(start).pointee.candidate = candidate
+      return
+    }
     let kept = pointee.kept
     let found = pointee.count &- kept
     if kept == 0 || kept > Int(UInt16.max) || found > StackShortcut.mostWords { return }
@@ -94,6 +102,7 @@ extension UnsafeMutablePointer where Pointee == StackRecord {
       if frame.pointee.flags & StackFrame.Flag.usesFramePointer != 0 { uses = true }
     }
     var entry = StackShortcut()
+    entry.candidate = candidate
     var count = 0
     var cursor = start
     var left = found
