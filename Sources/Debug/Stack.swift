@@ -258,7 +258,11 @@ private func walk(
 private func identify(_ hash: UInt64) -> StackID {
   let record = keg_get_stack_record().pointer(to: StackRecord.self)
   var id = stacks.pointee.depot.find(hash)
-  if id == 0 { id = store(record, hash) }
+  if id == 0 {
+    id = record.store(hash, depth: stacks.pointee.depth, in: stacks.pointee.depot)
+  } else {
+    record.own(id, depth: stacks.pointee.depth)
+  }
   record.pointee.lastHash = hash
   record.pointee.lastID = id
   if id != 0 {
@@ -278,15 +282,6 @@ private func compare(
   let id = identify(hash)
   if id != shortcut { refuteShortcut(shortcut, id, record.pointee.start, record) }
   return id
-}
-
-@inline(never)
-private func store(_ record: UnsafeMutablePointer<StackRecord>, _ hash: UInt64) -> StackID {
-  var frames = FrameBuffer(repeating: 0)
-  return withFrames(&frames) { buffer in
-    let count = record.copyFrames(stacks.pointee.depth, to: buffer)
-    return stacks.pointee.depot.store(hash, buffer, count: count)
-  }
 }
 
 @inline(__always)
@@ -391,5 +386,5 @@ func leadingFramesOfOurs(_ frames: UnsafeMutablePointer<UInt>, _ count: Int) -> 
 /// Calls `body` with the addresses of a stack, innermost first. Each lies inside the
 /// call under way, or is the faulting instruction: look it up as it is.
 func forEachFrame(_ id: StackID, _ body: (UInt) -> Void) {
-  if stacksAreUp { stacks.pointee.depot.forEachFrame(id, body) }
+  if stacksAreUp { stacks.pointee.depot.forEachFrame(id, limit: stacks.pointee.depth, body) }
 }

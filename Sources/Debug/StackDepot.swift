@@ -4,13 +4,21 @@
 // where its text lies: chunk and offset. Chunks are mapped one by one; they are never
 // moved nor given back.
 //
-//   table   | hash, id | hash, id |  ·  | …     open addressing, at most 3/4 full
-//                           │
-//   chunks  |count|Δ Δ Δ …|count|Δ …|····       Δ: address minus the one before, in
-//           ▲ id × 8                            groups of seven bits, about 4 bytes a frame
+//   table   | hash's upper 35 bits, id |  ·  | …     open addressing, at most 3/4 full
+//                                  │
+//   chunks  |hash's lower 32|n|skip|Δ Δ …|id of another|…
+//           ▲ id × 8
 //
-// No lock: a slot of the table is claimed by compare-and-swap of its hash, room in
-// a chunk by one of the front. Growing the table is one thread's work at a time; what
+//   Δ      address minus the one before, in groups of seven bits, about 4 bytes a frame
+//   skip   0: these n frames are all; else they are followed by what the other stack has
+//          without its first skip - 1 frames
+//
+// Most stacks leave another one, stored before, after a frame or two: those cost 24 bytes.
+// Where in the table a stack lies tells some fifteen bits of its hash, so that two stacks
+// are taken for one with a probability of 1 to 2^50 / their number.
+//
+// No lock: a slot of the table is filled by compare-and-swap, room in a chunk is claimed
+// by one of the front. Growing the table is one thread's work at a time; what
 // others add meanwhile to the old one may be stored a second time later, under another
 // id, and nothing worse. A signal handler, or the child of a fork, that comes upon
 // somebody else's half-done work goes on without it.
@@ -20,13 +28,18 @@ import Pages
 import Platform
 import Synchronization
 
+/// The frames of a stack in the depot without its innermost ones.
+struct StackRest {
+  /// 0: none.
+  var id: StackID = 0
+  var skip = 0
+}
+
 struct StackDepot: ~Copyable {
-  struct Slot: ~Copyable {
-    /// 0: free. Claimed once, never changed.
-    let hash: Atomic<UInt64>
-    /// 0 for a moment after the claim. Releases the stack's text.
-    let id: Atomic<UInt64>
-  }
+  /// The upper bits of a hash, and an id of 29 bits. 0: free. Written once; releases the
+  /// stack's text.
+  typealias Slot = Atomic<UInt64>
+  static var idBits: UInt64 { 29 }
 
   /// A table: `mask + 1` slots after a header of 64 bytes.
   struct Table: ~Copyable {
@@ -89,11 +102,8 @@ struct StackDepot: ~Copyable {
     var index = UInt(hash) & mask
     var probes = 0
     while probes < Self.probeLimit {
-      let slot = slot(table, index)
-      let found = slot.pointee.hash.load(ordering: .acquiring)
-      if found == hash {
-        return StackID(truncatingIfNeeded: slot.pointee.id.load(ordering: .acquiring))
-      }
+      let found = slot(table, index).pointee.load(ordering: .acquiring)
+      if (found ^ hash) &>> Self.idBits == 0 { return Self.id(found) }
       if found == 0 { return 0 }
       index = (index &+ 1) & mask
       probes &+= 1
@@ -104,14 +114,22 @@ struct StackDepot: ~Copyable {
   private static var probeLimit: Int { 64 }
 
   private func slot(_ table: UInt, _ index: UInt) -> UnsafeMutablePointer<Slot> {
-    (table &+ 64 &+ index &* 16).pointer(to: Slot.self)
+    (table &+ 64 &+ index &* 8).pointer(to: Slot.self)
+  }
+
+  private static func id(_ slot: UInt64) -> StackID {
+    StackID(truncatingIfNeeded: slot & (1 &<< idBits &- 1))
   }
 
   /// Stores a stack that `find` did not find.
-  /// - Parameter frames: innermost first.
+  /// - Parameters:
+  ///   - frames: innermost first; more than `hash` covers may follow.
+  ///   - rest: where those further out are to be found.
   /// - Returns: its id, or 0 when there is no memory.
-  func store(_ hash: UInt64, _ frames: UnsafePointer<UInt>, count: Int) -> StackID {
-    guard let id = write(frames, count: min(count, Self.greatestDepth)) else { return 0 }
+  func store(
+    _ hash: UInt64, _ frames: UnsafePointer<UInt>, count: Int, rest: StackRest = StackRest()
+  ) -> StackID {
+    guard let id = write(hash, frames, count: min(count, Self.greatestDepth), rest) else { return 0 }
     stored.wrappingAdd(1, ordering: .relaxed)
     growIfNeeded()
     let table = table.load(ordering: .acquiring)
@@ -125,15 +143,14 @@ struct StackDepot: ~Copyable {
     var index = UInt(hash) & mask
     var probes = 0
     while probes < Self.probeLimit {
-      let slot = slot(table, index)
-      let result = slot.pointee.hash.compareExchange(
-        expected: 0, desired: hash, ordering: .acquiringAndReleasing)
+      let result = slot(table, index).pointee.compareExchange(
+        expected: 0, desired: (hash &>> Self.idBits) &<< Self.idBits | UInt64(id),
+        ordering: .acquiringAndReleasing)
       if result.exchanged {
-        slot.pointee.id.store(UInt64(id), ordering: .releasing)
         table.pointer(to: Table.self).pointee.used.wrappingAdd(1, ordering: .relaxed)
         return
       }
-      if result.original == hash { return }
+      if (result.original ^ hash) &>> Self.idBits == 0 { return }
       index = (index &+ 1) & mask
       probes &+= 1
     }
@@ -156,23 +173,25 @@ struct StackDepot: ~Copyable {
   }
 
   private func replace(_ old: UInt, slots: UInt) {
-    let new = pages(64 &+ slots &* 16)
+    let new = pages(64 &+ slots &* 8)
     guard new != 0 else { return }
     new.pointer(to: Table.self).initialize(to: Table(mask: slots &- 1, used: Atomic(0)))
     if old != 0 {
       var index: UInt = 0
       while index <= old.pointer(to: Table.self).pointee.mask {
-        let slot = slot(old, index)
-        let hash = slot.pointee.hash.load(ordering: .acquiring)
-        let id = slot.pointee.id.load(ordering: .acquiring)
-        if hash != 0, id != 0 { enter(hash, StackID(truncatingIfNeeded: id), in: new) }
+        let slot = slot(old, index).pointee.load(ordering: .acquiring)
+        if slot != 0 {
+          let id = Self.id(slot)
+          let lower = text(id).pointer(to: UInt32.self).pointee
+          enter((slot &>> Self.idBits) &<< Self.idBits | UInt64(lower), id, in: new)
+        }
         index = index &+ 1
       }
     }
     table.store(new, ordering: .releasing)
     // Somebody may be reading the old one: its addresses stay, and so does its header. In
     // the rest he finds nothing any more.
-    let bytes = (64 &+ slots / 2 &* 16).roundedUp(to: 4096)
+    let bytes = (64 &+ slots / 2 &* 8).roundedUp(to: 4096)
     if old != 0, bytes > 4096 { _ = source.purge(old &+ 4096, bytes &- 4096) }
   }
 
@@ -188,25 +207,46 @@ struct StackDepot: ~Copyable {
 
   // MARK: - Text
 
-  /// Calls `body` with the addresses of a stack, innermost first.
-  func forEachFrame(_ id: StackID, _ body: (UInt) -> Void) {
-    guard id != 0 else { return }
+  /// Where the text of a stack lies; 0: nowhere.
+  private func text(_ id: StackID) -> UInt {
     let chunk = chunks[Int(id >> UInt32(Self.chunkShift))].load(ordering: .acquiring)
-    guard chunk != 0 else { return }
-    var reader = ByteReader(
-      at: chunk &+ (UInt(id) & (1 << Self.chunkShift &- 1)) &* 8, end: chunk &+ Self.chunkBytes)
-    var left = reader.byte()
-    var address: UInt = 0
-    while left > 0 {
-      address = address &+ UInt(bitPattern: reader.signed())
-      body(address)
-      left = left &- 1
+    return chunk == 0 ? 0 : chunk &+ (UInt(id) & (1 << Self.chunkShift &- 1)) &* 8
+  }
+
+  /// Calls `body` with the addresses of a stack, innermost first.
+  /// - Parameter limit: the text may hold more than this many, which are not its.
+  func forEachFrame(_ id: StackID, limit: Int = greatestDepth, _ body: (UInt) -> Void) {
+    var id = id
+    var left = limit
+    var skip: UInt = 0
+    while id != 0, left > 0 {
+      let text = text(id)
+      guard text != 0 else { return }
+      var reader = ByteReader(at: text &+ 4, end: text &+ 4096)
+      var inText = reader.byte()
+      let restSkip = reader.byte()
+      var address: UInt = 0
+      while inText > 0, left > 0 {
+        address = address &+ UInt(bitPattern: reader.signed())
+        inText = inText &- 1
+        if skip > 0 {
+          skip = skip &- 1
+        } else {
+          body(address)
+          left = left &- 1
+        }
+      }
+      if restSkip == 0 { return }
+      skip = skip &+ restSkip &- 1
+      id = StackID(reader.word32())
     }
   }
 
-  private func write(_ frames: UnsafePointer<UInt>, count: Int) -> StackID? {
-    // At most ten bytes a frame, and the count.
-    var size: UInt = 1
+  private func write(
+    _ hash: UInt64, _ frames: UnsafePointer<UInt>, count: Int, _ rest: StackRest
+  ) -> StackID? {
+    // At most ten bytes a frame; the hash, the counts, and the other stack.
+    var size: UInt = rest.id == 0 ? 6 : 10
     var last: UInt = 0
     var i = 0
     while i < count {
@@ -215,13 +255,15 @@ struct StackDepot: ~Copyable {
       i &+= 1
     }
     guard let place = takeRoom((size &+ 7) / 8) else { return nil }
-    var at = chunks[Int(place >> Self.chunkShift)].load(ordering: .relaxed)
-      &+ (place & (1 << Self.chunkShift &- 1)) &* 8
+    var at = text(StackID(truncatingIfNeeded: place))
+    at.pointer(to: UInt32.self).pointee = UInt32(truncatingIfNeeded: hash)
+    at = at &+ 4
     func put(_ byte: UInt) {
       at.pointer(to: UInt8.self).pointee = UInt8(truncatingIfNeeded: byte)
       at = at &+ 1
     }
     put(UInt(bitPattern: count))
+    put(rest.id == 0 ? 0 : UInt(bitPattern: rest.skip) &+ 1)
     last = 0
     i = 0
     while i < count {
@@ -233,6 +275,15 @@ struct StackDepot: ~Copyable {
       }
       put(UInt(bitPattern: rest) & 0x7F)
       i &+= 1
+    }
+    if rest.id != 0 {
+      var id = UInt(rest.id)
+      i = 0
+      while i < 4 {
+        put(id & 0xFF)
+        id = id &>> 8
+        i &+= 1
+      }
     }
     return StackID(truncatingIfNeeded: place)
   }

@@ -30,6 +30,12 @@ struct StackFrame {
   /// Bits of `Flag`, and above them one plus the index of the next frame with a
   /// `bpSlot`, from this one outwards; 0: none.
   var flags: UInt
+  /// A stack in the depot that has this frame, how many frames further in it begins, and
+  /// how many it has from this one on, itself included. 0: none.
+  var owner: StackID = 0
+  var ownerSkip: UInt16 = 0
+  var ownerFrames: UInt16 = 0
+  static var allFrames: UInt16 { .max }
 
   enum Flag {
     // The first two as in StackRow.

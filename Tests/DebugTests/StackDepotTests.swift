@@ -66,6 +66,38 @@ struct StackDepotTests {
     #expect(depot.depot.pointee.count == 40_000)
   }
 
+  @Test("stacks that go on with another's frames come back whole, over many others and to the limit")
+  func rests() {
+    let depot = TestDepot()
+    func store(_ frames: [UInt], _ hash: UInt64, _ rest: StackRest) -> StackID {
+      frames.withUnsafeBufferPointer {
+        depot.depot.pointee.store(hash, $0.baseAddress!, count: $0.count, rest: rest)
+      }
+    }
+    var last = (0..<48).map { UInt(0x5555_0000_0000) + UInt($0) * 977 }
+    var id = store(last, 1 << 40, StackRest())
+    var expected: [(StackID, [UInt])] = [(id, last)]
+    var random = SeededGenerator(seed: 11)
+    for number in 0..<5_000 {
+      // At the least one of its own, and 24 in all, as stacks have them.
+      let skip = Int(random.next() % UInt64(last.count - 23))
+      let own = (0...Int(random.next() % 3)).map { _ in UInt(random.next() & 0x7FFF_FFFF_FFFF) }
+      id = store(own, UInt64(number + 2) << 40, StackRest(id: id, skip: skip))
+      last = Array((own + last[skip...]).prefix(60))
+      expected.append((id, last))
+      #expect(depot.depot.pointee.find(UInt64(number + 2) << 40) == id)
+    }
+    for (id, stack) in expected {
+      for limit in [1, 2, 24] {
+        var found: [UInt] = []
+        depot.depot.pointee.forEachFrame(id, limit: limit) { found.append($0) }
+        #expect(found == Array(stack.prefix(limit)))
+      }
+    }
+    // Two frames of seven bytes at the most, and ten besides.
+    #expect(depot.depot.pointee.textBytes < 5_000 * 40 + 1_000)
+  }
+
   @Test("id 0 has no frames")
   func none() { #expect(TestDepot().frames(0).isEmpty) }
 
