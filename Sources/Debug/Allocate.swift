@@ -232,7 +232,7 @@ private func prepareUntouched(_ item: Item, _ index: UInt) {
       if i == 0 { prepareMargin(slab, isClean) }
       writeTrash(Trash.freed, slot, slot &+ item.capacity &- 16)
       writeZone(slot &+ item.capacity &- 16, slot &+ item.capacity)
-      record.pointee.size = item.capacity &- 16
+      record.size = item.capacity &- 16
       record.set(
         .free, kind: .malloc, alignment: 16, hasLeftZone: false, hasTrash: true, epoch: 0)
     }
@@ -263,7 +263,7 @@ func settle(
   let user = item.slot &+ leftZone
   let end = user &+ size
   // The zones of the item before this one, of the same size, are as they should be.
-  if record.pointee.size != size || record.leftZone != leftZone {
+  if record.size != size || record.leftZone != leftZone {
     writeZone(item.slot, user)
     writeZone(end, item.end)
   }
@@ -292,9 +292,7 @@ private var trashLimit: UInt { 1 &<< 17 }
 @inline(__always)
 func note(_ record: RecordPointer, _ size: UInt, _ stack: PendingStack = startStack()) {
   let thread = keg_debug_thread()
-  record.pointee.size = size
-  record.pointee.allocationThread = thread.pointee.id
-  record.pointee.freeThread = 0
+  record.setSize(size, by: thread.pointee.id)
   record.pointee.allocationTime = debug.pointee.now
   record.pointee.freeStack = 0
   let stack = finishStack(stack)

@@ -69,7 +69,7 @@ private func reportLeft(_ damage: Damage, _ item: Item, _ occasion: Occasion) {
 /// Damage to the right zone of `item`: its overflow, or the underflow of the next.
 @inline(never)
 private func reportRight(_ damage: Damage, _ item: Item, _ occasion: Occasion) {
-  if let next = item.neighbour(1), next.record.state == .live || next.record.pointee.freeThread != 0,
+  if let next = item.neighbour(1), next.record.state == .live || next.record.freeThread != 0,
     let gap = damageOfZone(item.userEnd, next.user),
     next.user &- gap.end < gap.start &- item.userEnd
   {
@@ -85,7 +85,7 @@ private func reportRight(_ damage: Damage, _ item: Item, _ occasion: Occasion) {
 private func reportRun(_ damage: Damage, _ item: Item, _ occasion: Occasion) {
   var run = damage
   run.end = followRun(damage.end, from: item, repairs: false)
-  if item.record.state != .free || item.record.pointee.freeThread != 0 {
+  if item.record.state != .free || item.record.freeThread != 0 {
     reportDamage(.overflow, run, item, occasion)
   } else {
     // Nobody ever had this slot.
@@ -158,7 +158,7 @@ private func reportTrash(_ damage: Damage, _ item: Item) {
     writeTrash(Trash.freed, item.user, item.userEnd)
     return
   }
-  if item.record.pointee.freeThread == 0 {
+  if item.record.freeThread == 0 {
     reportStray(damage)
   } else {
     reportDamage(.useAfterFree, damage, item, .reusing)
@@ -180,7 +180,7 @@ private func originOfRun(before item: Item) -> Item? {
       // Through it, or from inside it.
       if damage.start &- before.user >= 8 { return nil }
     } else {
-      return before.record.pointee.freeThread != 0 ? before : nil
+      return before.record.freeThread != 0 ? before : nil
     }
     here = before
   }

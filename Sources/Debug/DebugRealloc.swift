@@ -50,7 +50,7 @@ private func reallocateItem(_ item: Item, _ address: UInt, _ size: UInt) -> UInt
     record.set(.live, hasTrash: false)
     return 0
   }
-  copy(from: address, to: new, min(record.pointee.size, size))
+  copy(from: address, to: new, min(record.size, size))
   // One call, one stack.
   if case .item(let newItem) = place(of: new) {
     retire(item, PendingStack(id: newItem.record.pointee.allocationStack))
@@ -71,7 +71,7 @@ private func moveNested(_ item: Item, _ address: UInt, _ size: UInt) -> UnsafeMu
   guard item.user == address, item.record.state == .live,
     let new = allocate(size, alignment: 16, .malloc)
   else { return Core.fail() }
-  copy(from: address, to: UInt(bitPattern: new), min(item.record.pointee.size, size))
+  copy(from: address, to: UInt(bitPattern: new), min(item.record.size, size))
   deallocate(address, Claim(call: .realloc))
   return new
 }

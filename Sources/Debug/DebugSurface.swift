@@ -155,7 +155,7 @@ private func allocateAligned(_ alignment: UInt, _ size: UInt) -> UnsafeMutableRa
   if address == 0 { return 0 }
   switch place(of: address) {
   case .item(let item) where item.user == address && item.record.state == .live:
-    return item.record.pointee.size
+    return item.record.size
   case .item(let item):
     guard case .straight = enterDebug() else { return 0 }
     reportBadPointer(address, item, false)

@@ -121,10 +121,10 @@ private func isFirstElement(_ address: UInt, of item: Item, _ call: FreeKind) ->
     record.kind == .newArray || record.kind == .alignedNewArray
   else { return false }
   let offset = address &- item.user
-  guard offset == 8 || offset == 16 || offset == record.alignment, offset < record.pointee.size
+  guard offset == 8 || offset == 16 || offset == record.alignment, offset < record.size
   else { return false }
   let count = (address &- 8).word
-  return count > 0 && (record.pointee.size &- offset) % count == 0
+  return count > 0 && (record.size &- offset) % count == 0
 }
 
 /// Makes an item that is `.busy` a freed one.
@@ -155,7 +155,7 @@ private func retireLarge(_ item: Item, _ stack: PendingStack) {
 
 @inline(__always)
 private func noteFree(_ record: RecordPointer, _ stack: PendingStack) {
-  record.pointee.freeThread = keg_debug_thread().pointee.id
+  record.freeThread = keg_debug_thread().pointee.id
   record.pointee.freeStack = finishStack(stack)
   countFree()
 }

@@ -24,6 +24,8 @@ import Platform
 struct GuardSlot: ~Copyable {
   /// First, so that a record's address is its slot's.
   var record: Record
+  /// Its size, if it is great.
+  var size: UInt
   /// Of the first page: the pages of the item, without its guard.
   var pageCount: UInt32
   /// Pages back to the first; 0 for that one.

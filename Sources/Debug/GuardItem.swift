@@ -193,7 +193,7 @@ private func place(_ size: UInt, _ alignment: UInt, _ end: UInt) -> UInt {
 @inline(never)
 func retireGuarded(_ item: Item, _ stack: PendingStack) {
   let record = item.record
-  record.pointee.freeThread = keg_debug_thread().pointee.id
+  record.freeThread = keg_debug_thread().pointee.id
   record.pointee.freeStack = finishStack(stack)
   countFree()
   debug.pointee.guardLock.lock()

@@ -3,7 +3,7 @@
 //   span  | left zone | what was asked for | right zone ··|··· zero ···|
 //                                                          OS page     64 KiB
 //
-// The record comes from a pool; the span's payload leads to it. All chunks of the
+// The record, with its size behind it, comes from a pool; the span's payload leads to it. All chunks of the
 // span have an entry in the page map, so that an address inside leads there too.
 
 import Base
@@ -44,7 +44,7 @@ func allocateLargeItem(
   let user = start &+ alignment
   let end = user &+ size
   let isZero = !span.pointee.isDirty
-  record.pointee.size = size
+  record.size = size
   map.enter(span, at: start, chunkCount: enteredChunks(span))
   writeZone(user &- min(alignment, 4096), user)
   let zoneEnd = (start &+ bytes).roundedUp(to: Core.pageSize)
@@ -100,9 +100,9 @@ func purge(_ item: Item) -> Bool {
 }
 
 private func takeRecord() -> UInt {
-  debug.pointee.recordLock.withLock { debug.pointee.recordMemory.take(1) }
+  debug.pointee.recordLock.withLock { debug.pointee.recordMemory.take(2) }
 }
 
 private func giveRecord(_ record: UInt) {
-  debug.pointee.recordLock.withLock { debug.pointee.recordMemory.give(record, 1) }
+  debug.pointee.recordLock.withLock { debug.pointee.recordMemory.give(record, 2) }
 }

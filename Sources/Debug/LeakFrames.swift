@@ -147,7 +147,7 @@ struct LeakFrames {
   ) -> Bool {
     guard case .item(let place) = place(of: item.start) else { return true }
     let record = place.record
-    if record.pointee.allocationThread != UInt32(bitPattern: thread) { return true }
+    if record.allocationThread != UInt32(bitPattern: thread) { return true }
     var allocated = FrameBuffer(repeating: 0)
     var depth = 0
     forEachFrame(record.pointee.allocationStack) { pc in

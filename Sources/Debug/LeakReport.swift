@@ -97,7 +97,7 @@ struct LeakGroups {
       || record.pointee.allocationTime == groups[slot].time && item.start < groups[slot].address
     if groups[slot].count == 1 || isOlder {
       groups[slot].call = record.kind
-      groups[slot].thread = record.pointee.allocationThread
+      groups[slot].thread = record.allocationThread
       groups[slot].time = record.pointee.allocationTime
       groups[slot].address = item.start
       groups[slot].size = item.size

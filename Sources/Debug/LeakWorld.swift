@@ -17,15 +17,15 @@ func collectItems(
   forEachItem {
     let state = $0.record.state
     if state == .live || state == .busy {
-      items.announce($0.user, $0.record.pointee.size, blocks: &blocks)
+      items.announce($0.user, $0.record.size, blocks: &blocks)
     }
   }
   guard items.makeRoom(scratch: &scratch) else { return false }
   forEachItem {
     // A stopped thread is about to free it, or to move it: not lost.
     let state = $0.record.state
-    if state == .live { items.place($0.user, $0.record.pointee.size) }
-    if state == .busy { items.place($0.user, $0.record.pointee.size, .reachable) }
+    if state == .live { items.place($0.user, $0.record.size) }
+    if state == .busy { items.place($0.user, $0.record.size, .reachable) }
   }
   return true
 }

@@ -23,9 +23,9 @@ struct LiveItem {
   init(_ item: Item) {
     record = item.record
     address = item.user
-    size = item.record.pointee.size
+    size = item.record.size
     stack = item.record.pointee.allocationStack
-    thread = item.record.pointee.allocationThread
+    thread = item.record.allocationThread
     time = item.record.pointee.allocationTime
     epoch = item.record.epoch
   }

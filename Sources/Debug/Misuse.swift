@@ -28,11 +28,11 @@ private func phrase(_ kind: FindingClass, _ item: Item) -> StaticString {
 @inline(never)
 func reportBadFree(_ address: UInt, _ item: Item, _ claim: Claim) {
   let state = item.record.state
-  if item.user == address, state != .untouched, item.record.pointee.freeThread != 0 || state == .busy {
+  if item.user == address, state != .untouched, item.record.freeThread != 0 || state == .busy {
     report(Finding(.doubleFree, doubleFreePhrase(claim.call), at: address, item))
     return
   }
-  let isKnown = state == .live || item.record.pointee.allocationThread != 0
+  let isKnown = state == .live || item.record.allocationThread != 0
   let phrase: StaticString
   switch claim.call {
   case .realloc: phrase = "realloc of a pointer that is not the start of a block"
@@ -93,7 +93,7 @@ func reportMismatch(_ item: Item, _ claim: Claim) {
 @inline(never)
 func checkClaim(_ item: Item, _ claim: Claim) {
   let record = item.record
-  if let size = claim.size, size != record.pointee.size {
+  if let size = claim.size, size != record.size {
     var finding = Finding(.badSize, "sized free with a wrong size", at: item.user, item)
     finding.number = size
     report(finding)
@@ -129,7 +129,7 @@ func reportBadPointer(_ address: UInt, _ item: Item?, _ isRealloc: Bool) {
     if let item { return reportBadFree(address, item, Claim(call: .realloc)) }
     return reportInvalidFree(address, Claim(call: .realloc))
   }
-  if let item, item.user == address, item.record.pointee.freeThread != 0 {
+  if let item, item.user == address, item.record.freeThread != 0 {
     report(Finding(.useAfterFree, "malloc_usable_size of a freed block", at: address, item))
   } else {
     report(Finding(.invalidFree, "malloc_usable_size of a pointer that no allocation returned", at: address))

@@ -64,14 +64,17 @@ struct Record: ~Copyable {
   fileprivate let meta: Atomic<UInt32>
   /// Milliseconds since start.
   var allocationTime: UInt32
-  /// Bytes asked for.
-  var size: UInt
   var allocationStack: StackID
   var freeStack: StackID
-  var allocationThread: UInt32
-  var freeThread: UInt32
+  /// Size | allocating thread << 20 | freeing thread << 42; 0: no such thread.
+  fileprivate var sizeAndThreads: UInt
 
-  static var byteCount: UInt { 32 }
+  static var byteCount: UInt { 24 }
+  /// Stands for a size of 20 bits and more: it is in the word behind the record, which
+  /// those of slots do not have.
+  fileprivate static var wide: UInt { 0xFFFFF }
+  /// The kernel's thread numbers are smaller.
+  fileprivate static var threadMask: UInt { 0x3FFFFF }
 }
 
 typealias RecordPointer = UnsafeMutablePointer<Record>
@@ -99,6 +102,39 @@ extension UnsafeMutablePointer where Pointee == Record {
   }
   /// What the program asked for, at least 16.
   var alignment: UInt { 1 &<< (UInt(word &>> 7 & 31) &+ 4) }
+  /// Bytes asked for.
+  @inline(__always)
+  var size: UInt {
+    get {
+      let size = pointee.sizeAndThreads & Record.wide
+      return _fastPath(size != Record.wide) ? size : (address &+ Record.byteCount).word
+    }
+    nonmutating set {
+      if newValue >= Record.wide { (address &+ Record.byteCount).word = newValue }
+      pointee.sizeAndThreads = pointee.sizeAndThreads & ~Record.wide | min(newValue, Record.wide)
+    }
+  }
+  /// Who allocated it; 0: nobody yet.
+  var allocationThread: UInt32 {
+    UInt32(truncatingIfNeeded: pointee.sizeAndThreads &>> 20 & Record.threadMask)
+  }
+  /// Who freed it; 0: nobody since it was last allocated.
+  @inline(__always)
+  var freeThread: UInt32 {
+    get { UInt32(truncatingIfNeeded: pointee.sizeAndThreads &>> 42) }
+    nonmutating set {
+      pointee.sizeAndThreads =
+        pointee.sizeAndThreads & ~(Record.threadMask &<< 42) | (UInt(newValue) & Record.threadMask) &<< 42
+    }
+  }
+
+  /// Sets the size, who allocates, and that nobody has freed.
+  @inline(__always)
+  func setSize(_ size: UInt, by thread: UInt32) {
+    if _slowPath(size >= Record.wide) { (address &+ Record.byteCount).word = size }
+    pointee.sizeAndThreads = min(size, Record.wide) | (UInt(thread) & Record.threadMask) &<< 20
+  }
+
   /// Whether the item lies between guard pages, and the record in a GuardSlot.
   @inline(__always)
   var isGuarded: Bool { word & 0x1000 != 0 }
@@ -168,7 +204,7 @@ struct Item {
   @inline(__always)
   var user: UInt { slot &+ record.leftZone }
   @inline(__always)
-  var userEnd: UInt { user &+ record.pointee.size }
+  var userEnd: UInt { user &+ record.size }
   var end: UInt { slot &+ capacity }
   /// Where the red zone before the item begins; of a great alignment a page is checked.
   @inline(__always)
@@ -271,7 +307,7 @@ func largeItem(_ span: TagPointer) -> Item? {
   let record = (payload & ~recordBit).pointer(to: Record.self)
   return Item(
     record: record, slot: span.pointee.start,
-    capacity: slotBytes(record.pointee.size, leftZone: record.leftZone).roundedUp(to: Core.pageSize),
+    capacity: slotBytes(record.size, leftZone: record.leftZone).roundedUp(to: Core.pageSize),
     slab: nil)
 }
 

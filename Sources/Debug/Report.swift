@@ -126,7 +126,7 @@ private func writeText(_ finding: Finding, _ text: inout ReportText) {
   text.append(decimal: UInt(threadID()))
   if let item = finding.item {
     text.append(": ")
-    text.append(decimal: item.record.pointee.size)
+    text.append(decimal: item.record.size)
     text.append(" bytes by ")
     text.append(item.record.kind.name)
     text.append(" at ")
@@ -149,10 +149,10 @@ private func writeText(_ finding: Finding, _ text: inout ReportText) {
   if let item = finding.item {
     let record = item.record
     writeStack(
-      "  allocated by thread ", UInt(record.pointee.allocationThread),
+      "  allocated by thread ", UInt(record.allocationThread),
       record.pointee.allocationStack, &text)
-    if record.pointee.freeThread != 0 {
-      writeStack("  freed by thread ", UInt(record.pointee.freeThread), record.pointee.freeStack, &text)
+    if record.freeThread != 0 {
+      writeStack("  freed by thread ", UInt(record.freeThread), record.pointee.freeStack, &text)
     }
     if let damage = finding.damage { drawBytes(damage, item, &text) }
   }

@@ -118,10 +118,10 @@ func writeJSON(_ finding: Finding, _ number: UInt, _ text: inout ReportText) {
   text.stack(UInt(threadID()), finding.stack)
   if let record = finding.item?.record {
     text.key("allocated")
-    text.stack(UInt(record.pointee.allocationThread), record.pointee.allocationStack)
-    if record.pointee.freeThread != 0 {
+    text.stack(UInt(record.allocationThread), record.pointee.allocationStack)
+    if record.freeThread != 0 {
       text.key("freed")
-      text.stack(UInt(record.pointee.freeThread), record.pointee.freeStack)
+      text.stack(UInt(record.freeThread), record.pointee.freeStack)
     }
   }
   text.append("}")
@@ -133,7 +133,7 @@ private func describe(_ item: Item, _ finding: Finding, _ text: inout ReportText
   text.key("zone")
   if let zone = finding.zone ?? item.zone { text.quoted(cString: zone) } else { text.quoted(item.isGuarded ? "guard" : "large") }
   text.key("size")
-  text.append(decimal: item.record.pointee.size)
+  text.append(decimal: item.record.size)
   text.key("offset")
   text.append(signed: Int(bitPattern: finding.address &- item.user))
   text.key("block")

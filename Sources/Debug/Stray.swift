@@ -212,7 +212,7 @@ private func blockAfter(_ address: UInt) -> Item? {
 func usedItem(_ slab: UnsafeMutablePointer<Slab>, _ index: UInt) -> Item? {
   let record = slab.record(index)
   let state = record.state
-  if state != .live, state != .busy, record.pointee.freeThread == 0 { return nil }
+  if state != .live, state != .busy, record.freeThread == 0 { return nil }
   let stride = slab.pointee.keg.pointee.layout.stride
   return Item(
     record: record, slot: slab.pointee.base &+ index &* stride, capacity: stride, slab: slab)

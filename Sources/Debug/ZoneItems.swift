@@ -1,7 +1,7 @@
 // ZoneItems.swift: the items of the program's own zones (keg_zone_alloc), by address.
 //
 //   hash of space and address ─▶ bucket ─▶ ZoneEntry ─▶ ZoneEntry …
-//                                          | record | space | address | zone | next |
+//                                          | record | size | space | address | zone | next |
 //
 // A zone's item has no red zones: its size is the slot's. What it has is a record, as
 // malloc's items have, from its first allocation until its zone is destroyed. Items that
@@ -23,6 +23,8 @@ import Platform
 
 struct ZoneEntry: ~Copyable {
   var record: Record
+  /// Its size, if it is great.
+  var size: UInt
   var space: UInt
   var address: UInt
   /// The handle of the zone that gave the item last, and its name.
@@ -40,7 +42,7 @@ extension UnsafeMutablePointer where Pointee == ZoneEntry {
 
   /// The item as reports show it.
   var item: Item {
-    Item(record: record, slot: pointee.address, capacity: record.pointee.size, slab: nil)
+    Item(record: record, slot: pointee.address, capacity: record.size, slab: nil)
   }
 }
 

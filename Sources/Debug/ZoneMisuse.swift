@@ -79,7 +79,7 @@ private func gives(_ item: UnsafeMutablePointer<ZoneItem>) {
 private func checkTrash(_ entry: ZoneEntryPointer, _ keg: UnsafeMutablePointer<Keg>?) {
   guard entry.record.hasTrash, let keg, entry.pointee.slabsGone == keg.pointee.slabsReturned else { return }
   let start = entry.pointee.address
-  guard let damage = damageOfTrash(Trash.freed, start, start &+ entry.record.pointee.size) else { return }
+  guard let damage = damageOfTrash(Trash.freed, start, start &+ entry.record.size) else { return }
   var finding = Finding(.useAfterFree, "write to a freed item of a zone", at: damage.start, entry.item)
   finding.zone = entry.pointee.name
   finding.access = .write
@@ -115,7 +115,7 @@ private func take(_ item: ZoneItem) -> Bool {
     return false
   }
   let record = entry.record
-  record.pointee.freeThread = keg_debug_thread().pointee.id
+  record.freeThread = keg_debug_thread().pointee.id
   record.pointee.freeStack = captureStack()
   countFree()
   record.set(.freed, hasTrash: false)
@@ -127,7 +127,7 @@ private func tookBack(_ item: UnsafeMutablePointer<ZoneItem>) {
   _ = inDebug {
     let address = item.pointee.address
     guard let entry = withZoneItems({ $0.pointee.find(0, address) }) else { return }
-    writeTrash(Trash.freed, address, address &+ entry.record.pointee.size)
+    writeTrash(Trash.freed, address, address &+ entry.record.size)
     entry.pointee.slabsGone = keg.pointee.slabsReturned
     entry.record.set(.freed, hasTrash: true)
   }
@@ -147,7 +147,7 @@ private func reportStranger(_ item: ZoneItem) {
   if item.space == 0, let entry = zoneEntry(of: item.address) {
     finding = Finding(.zone, "free of a pointer that is not the start of an item", at: item.address, entry.item)
     finding.zone = entry.pointee.name
-  } else if item.space == 0, case .item(let block) = place(of: item.address), block.record.pointee.allocationThread != 0 {
+  } else if item.space == 0, case .item(let block) = place(of: item.address), block.record.allocationThread != 0 {
     finding = Finding(.zone, "memory of malloc given to keg_zone_free", at: item.address, block)
   } else {
     finding = Finding(.zone, "free of an item that the zone never gave", at: item.address)
