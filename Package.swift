@@ -84,6 +84,10 @@ let package = Package(
     tests(of: "Zone", using: ["Base", "Pages", "Vmem", "Keg", "Zone", "TestSupport"]),
     tests(
       of: "Stats", using: ["Base", "Pages", "Vmem", "Keg", "Zone", "Stats", "TestSupport"]),
+    // Malloc, below it, calls functions of shim/Exports: see Tests/DebugTests/Absent.swift,
+    // which is linked into the same program.
+    tests(
+      of: "ZoneAPI", using: ["Platform", "Base", "Pages", "Vmem", "Keg", "Zone", "Malloc", "ZoneAPI", "TestSupport"]),
     // What the layer calls of shim/Exports and shim/DebugExports, whose names are those of
     // the C library, is not linked here; no test comes there.
     .testTarget(

@@ -76,10 +76,16 @@ package struct Lock: ~Copyable {
   /// Takes the lock if nobody holds it.
   @inline(__always)
   package borrowing func tryLock() -> Bool {
-    guard state.compareExchange(expected: 0, desired: 1, ordering: .acquiring).exchanged
-    else { return false }
+    guard tryLockOutOfOrder() else { return false }
     noteTaken()
     return true
+  }
+
+  /// The same where a higher rank is held, which cannot deadlock: nobody waits. For a
+  /// caller that can do without; the rank is not noted, and no lock is taken under this one.
+  @inline(__always)
+  package borrowing func tryLockOutOfOrder() -> Bool {
+    state.compareExchange(expected: 0, desired: 1, ordering: .acquiring).exchanged
   }
 
   /// Drops the lock. The caller must hold it.

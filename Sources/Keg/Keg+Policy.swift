@@ -139,8 +139,10 @@ extension UnsafeMutablePointer where Pointee == Keg {
 
 extension Keg {
   /// Bytes of a slab header with counters.
-  package static func countedHeaderBytes(itemSize: UInt, alignment: UInt) -> UInt {
-    let layout = SlabLayout(size: itemSize, alignment: alignment)
+  package static func countedHeaderBytes(
+    itemSize: UInt, alignment: UInt, leastItems: UInt = 1
+  ) -> UInt {
+    let layout = SlabLayout(size: itemSize, alignment: alignment, leastItems: leastItems)
     return Slab.headerBytes &+ layout.bitmapWords &* 8 &+ layout.itemCount &* 4
   }
 }

@@ -59,7 +59,8 @@ package struct Keg: ~Copyable {
   package let itemFini: FiniFunction?
   let headers: UnsafeMutablePointer<Pool>
   /// ⌈2^40 / stride⌉: turns the division of an offset by the stride into a
-  /// multiplication, exact for offsets below 2^20 at strides up to 2^20.
+  /// multiplication, exact for offsets below 2^20 at strides up to 2^20, and for the
+  /// starts of items in larger slabs, which have four.
   let reciprocal: UInt
   /// ⌊8 · 2^32 / itemCount⌋ + 1: turns a count of used items into eighths.
   let eighths: UInt
@@ -82,7 +83,7 @@ package struct Keg: ~Copyable {
     name: UnsafePointer<CChar>, itemSize: UInt, alignment: UInt, bin: UInt16,
     heap: UnsafeMutablePointer<Heap>, itemInit: InitFunction? = nil,
     itemFini: FiniFunction? = nil, flags: KegFlags = .none,
-    headers: UnsafeMutablePointer<Pool>? = nil, hasMargin: Bool = false
+    headers: UnsafeMutablePointer<Pool>? = nil, hasMargin: Bool = false, leastItems: UInt = 1
   ) {
     lock = Lock(rank: .keg)
     self.heap = heap
@@ -92,7 +93,8 @@ package struct Keg: ~Copyable {
     self.bin = bin
     self.itemInit = itemInit
     self.itemFini = itemFini
-    layout = SlabLayout(size: itemSize, alignment: alignment, hasMargin: hasMargin)
+    layout = SlabLayout(
+      size: itemSize, alignment: alignment, hasMargin: hasMargin, leastItems: leastItems)
     self.headers = headers ?? heap.pointee.headerPool(for: layout)
     reciprocal = ((1 &<< 40) &+ layout.stride &- 1) / layout.stride
     eighths = (8 &<< 32) / layout.itemCount &+ 1

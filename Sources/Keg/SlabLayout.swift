@@ -1,11 +1,13 @@
 // SlabLayout.swift: how many chunks and items a slab has; a pure function (U16).
 //
-// A slab is 1 … 16 chunks that hold nothing but items; its header and bitmap lie
-// in metadata. The layout takes the fewest chunks of which the items fill at
+// A slab is 1 … 16 chunks, or one of four large items, that hold nothing but items; its
+// header and bitmap lie in metadata. The layout takes the fewest chunks of which the items fill at
 // least 90 %, or the best found. The rest at a slab's end is never touched, so it
 // costs address space and no memory.
 //
 // The debug library has a margin before the first item: as much as keeps its alignment.
+// Who wants more than one large item in a slab says so: making and giving back a slab
+// costs as much as ten items do.
 
 import Base
 import Pages
@@ -26,10 +28,11 @@ package struct SlabLayout: Equatable {
   ///   - size: of an item in bytes, at least 1, at most 16 chunks.
   ///   - alignment: a power of two, at most the chunk size.
   ///   - hasMargin: whether the first item has at least 16 bytes before it.
-  package init(size: UInt, alignment: UInt, hasMargin: Bool = false) {
+  ///   - leastItems: what a slab shall hold, at most four.
+  package init(size: UInt, alignment: UInt, hasMargin: Bool = false, leastItems: UInt = 1) {
     let stride = max(size, 8).roundedUp(to: max(alignment, 8))
     let margin = hasMargin ? max(16, stride & (0 &- stride)) : 0
-    let least = max(1, (margin &+ stride &+ Chunk.size &- 1) &>> Chunk.shift)
+    let least = (margin &+ max(leastItems, 1) &* stride &+ Chunk.size &- 1) &>> Chunk.shift
     var best = SlabLayout(stride: stride, chunkCount: least, margin: margin)
     var chunkCount = best.chunkCount
     while best.efficiency < 90, chunkCount < Self.mostChunks {

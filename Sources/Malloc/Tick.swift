@@ -94,7 +94,7 @@ func reclaimAll() -> Bool {
 /// Called with the caller's own cache locked, against the order of locks: when the
 /// list is busy, nobody is asked.
 func requestDrains(_ request: DrainRequest) {
-  guard process.pointee.threadListLock.tryLock() else { return }
+  guard process.pointee.threadListLock.tryLockOutOfOrder() else { return }
   process.pointee.threads.forEach {
     // Requests are made with the list locked: none is lost.
     if $0.pointee.drainRequest.load(ordering: .relaxed) < request.rawValue {

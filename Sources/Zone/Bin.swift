@@ -68,8 +68,12 @@ extension UnsafeMutablePointer where Pointee == Bin {
   /// How many entries this thread's next bucket should have: the next size, about
   /// twice what it has, from 8 up to what the zone says. Threads that allocate
   /// little cache little.
-  private func wantedEntries(_ zone: UnsafeMutablePointer<Zone>, _ mayGrow: Bool) -> Int {
+  @inline(__always)
+  private func wantedEntries(
+    _ zone: UnsafeMutablePointer<Zone>, _ mayGrow: Bool, _ atOnce: Bool
+  ) -> Int {
     let most = zone.pointee.bucketEntries
+    if atOnce { return most }
     guard let loaded else { return min(mayGrow ? 8 : 2, most) }
     let step = mayGrow ? 1 : 0
     let next = min(Int(loaded.pointee.sizeIndex) &+ step, BucketSize.count &- 1)
@@ -82,9 +86,13 @@ extension UnsafeMutablePointer where Pointee == Bin {
   }
 
   /// Puts items into an empty bin: from the previous bucket, the depot, or the keg.
-  /// - Parameter mayGrow: whether this thread may have larger buckets than now.
+  /// - Parameters:
+  ///   - mayGrow: whether this thread may have larger buckets than now.
+  ///   - atOnce: whether it gets buckets of the zone's size from the start.
   /// - Returns: false when there is no item or no bucket to be had.
-  package func refill(from zone: UnsafeMutablePointer<Zone>, mayGrow: Bool = true) -> Bool {
+  package func refill(
+    from zone: UnsafeMutablePointer<Zone>, mayGrow: Bool = true, atOnce: Bool = false
+  ) -> Bool {
     if let other = previousBucket, other.pointee.count > 0 {
       swap(with: other)
       return true
@@ -95,7 +103,7 @@ extension UnsafeMutablePointer where Pointee == Bin {
       return true
     }
     if let spent { load(spent) }
-    let wanted = wantedEntries(zone, mayGrow)
+    let wanted = wantedEntries(zone, mayGrow, atOnce)
     if wanted == 0 { return false }
     if loaded == nil || loaded.unsafelyUnwrapped.capacity < wanted,
       let larger = zone.pointee.pools.pointee.take(entries: wanted)
@@ -111,12 +119,14 @@ extension UnsafeMutablePointer where Pointee == Bin {
 
   /// Makes room in a full bin: by the previous bucket, or by a bucket to the depot.
   /// - Returns: false when there is no bucket to be had.
-  package func makeRoom(for zone: UnsafeMutablePointer<Zone>, mayGrow: Bool = true) -> Bool {
+  package func makeRoom(
+    for zone: UnsafeMutablePointer<Zone>, mayGrow: Bool = true, atOnce: Bool = false
+  ) -> Bool {
     if let other = previousBucket, !other.isFull {
       swap(with: other)
       return true
     }
-    let wanted = wantedEntries(zone, mayGrow)
+    let wanted = wantedEntries(zone, mayGrow, atOnce)
     if wanted == 0 { return false }
     var empty: UnsafeMutablePointer<Bucket>? = nil
     if let other = previousBucket {

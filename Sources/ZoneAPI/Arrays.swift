@@ -133,8 +133,7 @@ extension UnsafeMutablePointer where Pointee == Handle {
   /// hold no more than the limit (U36).
   func sizeBuckets(limit most: Int) {
     if most == 0 {
-      pointee.zone.setBucketEntries(
-        pointee.entries, most: pointee.entries == 0 ? 0 : BucketSize.largest, depotItems: .max)
+      pointee.zone.setBucketEntries(pointee.entries, most: mostEntries, depotItems: .max)
       return
     }
     let buckets = 2 &* Int(bitPattern: zoneTable.pointee.cpuCount)

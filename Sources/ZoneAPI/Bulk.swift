@@ -60,8 +60,8 @@ private func pushMany(
   }
   let wanted = Int(bitPattern: count)
   var got = 0
-  if _fastPath(UInt32(bitPattern: flags &- 1) < 2) {
-    got = popMany(fastBin(handle(zone).pointee.allocOffset), items, wanted)
+  if _fastPath(UInt32(bitPattern: flags &- 1) < handle(zone).pointee.plainFlags) {
+    got = popMany(fastBin(handle(zone).takeOffset), items, wanted)
     if _fastPath(got == wanted) { return count }
   }
   return UInt(bitPattern: handle(zone).allocateMany(items, got, wanted, flags))
@@ -73,7 +73,8 @@ private func pushMany(
 ) {
   guard let items else { return }
   let all = Int(bitPattern: count)
-  let done = pushMany(fastBin(handle(zone).pointee.freeOffset), items, all)
+  let isPlain = handle(zone).pointee.destructor == nil
+  let done = isPlain ? pushMany(fastBin(handle(zone).giveOffset), items, all) : 0
   if _slowPath(done < all) { handle(zone).freeMany(items + done, all &- done) }
 }
 

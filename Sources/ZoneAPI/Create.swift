@@ -126,6 +126,13 @@ extension ZoneAttributes {
     return all
   }
 
+  /// Whether functions of the program may run when items enter or leave the keg.
+  func hasFunctions(_ keg: UnsafeMutablePointer<Keg>?) -> Bool {
+    if importItems != nil || usesBackEnd || itemInit != nil || itemFini != nil { return true }
+    guard let keg else { return true }
+    return keg.pointee.itemInit != nil || keg.pointee.itemFini != nil
+  }
+
   var usesBackEnd: Bool { backEnd.allocate != nil || buffer != nil }
 
   /// Whether these attributes make sense together for items of `size` bytes.
@@ -254,28 +261,40 @@ private func assemble(
       // As of malloc's zones.
       bucketScale: size > 64 && size <= 1024 ? 2 : 1))
   let made = memory.pointer(to: Handle.self)
-  made.initialize(to: Handle(zone: zone))
+  made.initialize(
+    to: Handle(
+      zone: zone, constructor: attributes.constructor, destructor: attributes.destructor))
   made.pointee.flags = zonesAreChecked ? flags.union(.checked) : flags
+  if attributes.hasFunctions(keg) { made.pointee.flags = made.pointee.flags.union(.callsOut) }
   made.pointee.backed = backed
-  made.pointee.constructor = attributes.constructor
-  made.pointee.destructor = attributes.destructor
   made.pointee.primary = attributes.primary.map { handle($0) }
   made.pointee.entries = bucketEntries(zone, flags, attributes)
-  zone.setBucketEntries(
-    made.pointee.entries, most: made.pointee.entries == 0 ? 0 : BucketSize.largest,
-    depotItems: .max)
+  zone.setBucketEntries(made.pointee.entries, most: made.mostEntries, depotItems: .max)
   return made
 }
 
-/// What buckets hold: as asked for (S01), else UMA's figure.
+/// What buckets hold: as asked for (S01), else UMA's figure, but four items at least: who
+/// makes a zone for large ones uses more than one.
 private func bucketEntries(
   _ zone: UnsafeMutablePointer<Zone>, _ flags: HandleFlags, _ attributes: ZoneAttributes
 ) -> Int {
   if flags.contains(.noBucket) { return 0 }
   if flags.contains(.maxBucket) { return BucketSize.largest }
   if attributes.cacheCapacity != 0 { return Int(bitPattern: attributes.cacheCapacity) }
-  return zone.pointee.startEntries
+  return max(zone.pointee.startEntries, 4)
 }
+
+extension UnsafeMutablePointer where Pointee == Handle {
+  /// What buckets may grow to under contention (U09): a MiB, or what they start with.
+  var mostEntries: Int {
+    let entries = pointee.entries
+    if entries == 0 { return 0 }
+    return max(entries, min((1 &<< 20) / max(pointee.itemSize, 1), BucketSize.largest))
+  }
+}
+
+/// Items that a slab holds at least: making one costs as much as ten items.
+private var leastItems: UInt { 4 }
 
 private func makeKeg(
   _ place: UnsafeMutablePointer<Keg>, _ name: UnsafePointer<CChar>, _ size: UInt,
@@ -289,13 +308,14 @@ private func makeKeg(
   var headers: UnsafeMutablePointer<Pool>? = nil
   if flags.contains(.counted) {
     kegFlags = kegFlags.union(.counted)
-    headers = zones.countedPool(Keg.countedHeaderBytes(itemSize: size, alignment: alignment))
+    headers = zones.countedPool(
+      Keg.countedHeaderBytes(itemSize: size, alignment: alignment, leastItems: leastItems))
   }
   place.initialize(
     to: Keg(
       name: name, itemSize: size, alignment: alignment, bin: 0, heap: sharedHeap,
       itemInit: attributes.itemInit, itemFini: attributes.itemFini, flags: kegFlags,
-      headers: headers))
+      headers: headers, leastItems: leastItems))
 }
 
 private func makeBackedKeg(

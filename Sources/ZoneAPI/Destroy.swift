@@ -138,10 +138,8 @@ extension UnsafeMutablePointer where Pointee == Handle {
   fileprivate func dissolve() {
     // U31: the fini of a NOFREE zone is called at its end only if it asks for that.
     let callsFini = !pointee.flags.contains(.noFree) || pointee.flags.contains(.allFini)
-    pointee.allocOffset = 0
-    pointee.freeOffset = 0
-    pointee.takeOffset = 0
-    pointee.giveOffset = 0
+    pointee.take.store(0, ordering: .relaxed)
+    pointee.give.store(0, ordering: .relaxed)
     _ = inSection {
       pointee.zone.giveEmptyBuckets()
       if let backed = pointee.backed {
@@ -154,6 +152,7 @@ extension UnsafeMutablePointer where Pointee == Handle {
       pointee.arrays = nil
       pointee.offset = 0
       pointee.state = .gone
+      zoneTable.release(pointee.number)
       if let primary = pointee.primary { primary.pointee.secondaryCount &-= 1 }
       registryLock.pointee.unlock()
       zoneTable.keep(self)

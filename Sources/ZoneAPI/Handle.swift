@@ -1,13 +1,14 @@
 // Handle.swift: what a `keg_zone *` points to.
 //
 //   Handle                        in metadata; a handle's memory is always a handle's
-//   | alloc | free | take | give | offset | … | Zone | Keg or BackedKeg | name |
-//      │       │      │      │       └ where the zone's bin lies in a thread's table
-//      └───────┴──────┴──────┴ the same, or 0: bin 0 is always empty: the slow way
+//   | flags | item | take | give | ctor | dtor | size | … | Zone | Keg or BackedKeg | name |
+//      │       │      └──────┴ where the zone's bin lies in a thread's table; 0: bin 0,
+//      │       │                which is always empty: the slow way
+//      └───────┴ up to which flags, from which item on nothing of the program's is called
 //
-// keg_zone_alloc and keg_zone_free (Items.swift) read the first two words and nothing
-// else. A zone with a limit or an injected failure has 0 in all four, one with a
-// constructor in the first, one with a destructor in the second.
+// keg_zone_alloc and keg_zone_free (Items.swift) read `flags` and `take`, `item` and
+// `give`, and nothing else, unless there are constructor and destructor, which lie in the
+// same cache line. A zone with a limit or an injected failure has 0 in `take` and `give`.
 //
 // A pin keeps a zone from being destroyed while a reclaim, a tick or a report that met it
 // in the table is busy with it (source 001: destroy racing with the timer).
@@ -48,6 +49,8 @@ struct HandleFlags: Flags {
   static var cache: HandleFlags { HandleFlags(rawValue: 1 << 34) }
   /// The debug library checks every item: no call takes the fast way.
   static var checked: HandleFlags { HandleFlags(rawValue: 1 << 35) }
+  /// Functions of the program may run when items enter or leave the zone's keg.
+  static var callsOut: HandleFlags { HandleFlags(rawValue: 1 << 36) }
 }
 
 enum HandleState: UInt32 {
@@ -59,22 +62,28 @@ typealias HandlePointer = UnsafeMutablePointer<Handle>
 
 struct Handle: ~Copyable {
   // Read by the fast paths.
-  var allocOffset: UInt = 0
-  var freeOffset: UInt = 0
-  /// The same, whether there are constructor and destructor or not.
-  var takeOffset: UInt = 0
-  var giveOffset: UInt = 0
-  /// Of the zone's bin in a thread's table; 0: the zone has no bins of threads.
-  var offset: UInt = 0
+  /// Flags of an allocation less 1 are below this if no constructor is called: 2, WAITOK or
+  /// NOWAIT; 0 for a zone that has one.
+  let plainFlags: UInt32
   /// Written under the registry lock.
   var state = HandleState.gone
+  /// Items are at or above this if no destructor is called: 1, all but NULL, which the
+  /// slow way ignores; the greatest number for a zone that has one.
+  let leastPlainItem: UInt
+  // Written by `publishOffsets`, read by any thread at any time: relaxed, plain moves.
+  let take = Atomic<UInt>(0)
+  let give = Atomic<UInt>(0)
+  let constructor: Constructor?
+  let destructor: Destructor?
+  let itemSize: Int
+  let zone: UnsafeMutablePointer<Zone>
+  // To here one cache line.
+  /// Of the zone's bin in a thread's table; 0: the zone has no bins of threads.
+  var offset: UInt = 0
   /// Index into the table of zones; 0 for zones of malloc.
   var number: UInt = 0
   var flags = HandleFlags.none
-  let zone: UnsafeMutablePointer<Zone>
   var backed: UnsafeMutablePointer<BackedKeg>?
-  var constructor: Constructor?
-  var destructor: Destructor?
   var primary: HandlePointer?
   /// Zones that share this one's keg. Written under the registry lock.
   var secondaryCount: UInt = 0
@@ -100,8 +109,15 @@ struct Handle: ~Copyable {
   /// Who is busy with the zone and met it in the table.
   let pins = Atomic<UInt32>(0)
 
-  init(zone: UnsafeMutablePointer<Zone>) {
+  init(
+    zone: UnsafeMutablePointer<Zone>, constructor: Constructor? = nil, destructor: Destructor? = nil
+  ) {
     self.zone = zone
+    itemSize = Int(bitPattern: zone.pointee.itemSize)
+    self.constructor = constructor
+    self.destructor = destructor
+    plainFlags = constructor == nil ? 2 : 0
+    leastPlainItem = destructor == nil ? 1 : .max
   }
 
   /// NUL-terminated, at most 39 bytes.
@@ -136,14 +152,7 @@ extension UnsafeMutablePointer where Pointee == Handle {
   var name: UnsafePointer<CChar> { pointee.zone.pointee.name }
 
   /// The functions of the program may run when items enter or leave this zone's keg.
-  var hasFunctions: Bool {
-    if pointee.flags.contains(.cache) || pointee.backed != nil { return true }
-    if pointee.zone.pointee.hooks.itemInit != nil || pointee.zone.pointee.hooks.itemFini != nil {
-      return true
-    }
-    guard let keg else { return true }
-    return keg.pointee.itemInit != nil || keg.pointee.itemFini != nil
-  }
+  var hasFunctions: Bool { pointee.flags.contains(.callsOut) }
 
   func noteFailure() { pointee.failures.wrappingAdd(1, ordering: .relaxed) }
 
@@ -153,22 +162,28 @@ extension UnsafeMutablePointer where Pointee == Handle {
     let isPlain =
       !pointee.zone.isLimited && pointee.meanFailures.load(ordering: .relaxed) == 0
       && !failuresAreInjected && !isChecked
-    pointee.takeOffset = isPlain ? pointee.offset : 0
-    pointee.giveOffset = !pointee.zone.isLimited && !isChecked ? pointee.offset : 0
-    pointee.allocOffset = pointee.constructor == nil ? pointee.takeOffset : 0
-    pointee.freeOffset = pointee.destructor == nil ? pointee.giveOffset : 0
+    pointee.take.store(isPlain ? pointee.offset : 0, ordering: .relaxed)
+    pointee.give.store(
+      !pointee.zone.isLimited && !isChecked ? pointee.offset : 0, ordering: .relaxed)
   }
 
-  /// Dies on a zone that was destroyed.
+  /// Where the zone's bin lies, for allocations and for frees; 0: the slow way.
+  @inline(__always)
+  var takeOffset: UInt { pointee.take.load(ordering: .relaxed) }
+  @inline(__always)
+  var giveOffset: UInt { pointee.give.load(ordering: .relaxed) }
+
+  /// Dies on NULL and on a zone that was destroyed.
   @inline(__always)
   func check() {
-    if _slowPath(pointee.state != .live) { dieOfDestruction() }
+    if _slowPath(address == 0 || pointee.state != .live) { dieOfDestruction() }
   }
 }
 
 extension UnsafeMutablePointer where Pointee == Handle {
   @inline(never)
   private func dieOfDestruction() {
+    if address == 0 { die("call for a zone that is NULL") }
     _ = reportsMisuse(.destroyedZone)
     die("use of a destroyed zone at", at: address, zone: nil)
   }

@@ -1,10 +1,12 @@
 // Items.swift: keg_zone_alloc and keg_zone_free.
 //
 // The fast path is malloc's (Malloc/FastPath.swift), with the zone's offset in the place
-// of the size: 15 instructions to allocate, 12 to free. It serves exactly WAITOK or
-// NOWAIT, items without constructor or destructor, zones without limit. With those, and
-// with an argument, the calls are made around the same few instructions (`allocateOne`,
-// `freeOne`). All else finds an empty bin and takes the slow way:
+// of the size: 14 instructions to allocate, 13 to free. It serves exactly WAITOK or
+// NOWAIT, items without constructor or destructor, zones without limit. Constructor and
+// destructor are called around the same few instructions (`allocateOne`, `freeOne`). An
+// array that is empty or full is exchanged as malloc's is (`takeFromRefill`,
+// `giveIntoRoom`), unless functions of the program may have to be called for that. All
+// else finds an empty bin and takes the slow way:
 //
 //   flags, injected failure ─▶ cache ─▶ depot ─▶ keg ─▶ limit: drain, sleep (AtLimit.swift)
 //                                                   └─▶ memory: drain hook, reclaim, once more
@@ -36,8 +38,8 @@ func fastBin(_ offset: UInt) -> UnsafeMutablePointer<Bin> {
 @c public func keg_zone_alloc(
   _ zone: UnsafeMutableRawPointer, _ flags: Int32
 ) -> UnsafeMutableRawPointer? {
-  if _fastPath(UInt32(bitPattern: flags &- 1) < 2) {
-    let bin = fastBin(handle(zone).pointee.allocOffset)
+  if _fastPath(UInt32(bitPattern: flags &- 1) < handle(zone).pointee.plainFlags) {
+    let bin = fastBin(handle(zone).takeOffset)
     let top = bin.pointee.top
     if _fastPath(top != bin.pointee.low) {
       bin.pointee.top = top &- 8
@@ -45,59 +47,65 @@ func fastBin(_ offset: UInt) -> UnsafeMutablePointer<Bin> {
       return UnsafeMutableRawPointer(bitPattern: (top &- 8).word)
     }
   }
-  return slowZoneAlloc(zone, flags)
+  return keg_zone_alloc_slowly(zone, flags)
 }
 
 @c public func keg_zone_free(
   _ zone: UnsafeMutableRawPointer, _ item: UnsafeMutableRawPointer?
 ) {
-  guard _fastPath(item != nil), let item else { return }
-  let bin = fastBin(handle(zone).pointee.freeOffset)
-  let top = bin.pointee.top
-  if _fastPath(top != bin.pointee.high) {
-    top.word = UInt(bitPattern: item)
-    keg_compiler_barrier()
-    bin.pointee.top = top &+ 8
-    return
+  if _fastPath(UInt(bitPattern: item) >= handle(zone).pointee.leastPlainItem) {
+    let bin = fastBin(handle(zone).giveOffset)
+    let top = bin.pointee.top
+    if _fastPath(top != bin.pointee.high) {
+      top.word = UInt(bitPattern: item)
+      keg_compiler_barrier()
+      bin.pointee.top = top &+ 8
+      return
+    }
   }
-  slowZoneFree(zone, item)
+  keg_zone_free_slowly(zone, item)
 }
 
 @c public func keg_zone_alloc_arg(
   _ zone: UnsafeMutableRawPointer, _ argument: UnsafeMutableRawPointer?, _ flags: Int32
 ) -> UnsafeMutableRawPointer? {
-  handle(zone).allocateOne(argument, flags)
+  if handle(zone).pointee.constructor == nil { return keg_zone_alloc(zone, flags) }
+  return handle(zone).allocateOne(argument, flags)
 }
 
 @c public func keg_zone_alloc_timeout(
   _ zone: UnsafeMutableRawPointer, _ argument: UnsafeMutableRawPointer?, _ flags: Int32,
   _ milliseconds: UInt32
 ) -> UnsafeMutableRawPointer? {
-  handle(zone).allocate(argument, flags, milliseconds: max(UInt64(milliseconds), 1))
+  handle(zone).check()
+  return handle(zone).allocate(argument, flags, milliseconds: max(UInt64(milliseconds), 1))
 }
 
 @c public func keg_zone_free_arg(
   _ zone: UnsafeMutableRawPointer, _ item: UnsafeMutableRawPointer?,
   _ argument: UnsafeMutableRawPointer?
 ) {
-  if let item { handle(zone).freeOne(item, argument) }
+  if handle(zone).pointee.destructor == nil { return keg_zone_free(zone, item) }
+  handle(zone).freeOne(item, argument)
 }
 
 @c public func keg_zone_wait(_ zone: UnsafeMutableRawPointer) -> Int32 {
+  handle(zone).check()
   guard let item = keg_zone_alloc_arg(zone, nil, AllocFlags.waitOK) else { return keg_get_errno() }
   keg_zone_free_arg(zone, item, nil)
   return 0
 }
 
-@inline(never)
-private func slowZoneAlloc(
+// In C's calling convention, so that the fast paths jump to them.
+@c @inline(never) public func keg_zone_alloc_slowly(
   _ zone: UnsafeMutableRawPointer, _ flags: Int32
 ) -> UnsafeMutableRawPointer? {
   handle(zone).allocateOne(nil, flags)
 }
 
-@inline(never)
-private func slowZoneFree(_ zone: UnsafeMutableRawPointer, _ item: UnsafeMutableRawPointer) {
+@c @inline(never) public func keg_zone_free_slowly(
+  _ zone: UnsafeMutableRawPointer, _ item: UnsafeMutableRawPointer?
+) {
   handle(zone).freeOne(item, nil)
 }
 
@@ -108,36 +116,76 @@ extension UnsafeMutablePointer where Pointee == Handle {
   func allocateOne(
     _ argument: UnsafeMutableRawPointer?, _ flags: Int32
   ) -> UnsafeMutableRawPointer? {
-    if _fastPath(UInt32(bitPattern: flags &- 1) < 2) {
-      let bin = fastBin(pointee.takeOffset)
+    if let constructor = pointee.constructor, _fastPath(UInt32(bitPattern: flags &- 1) < 2) {
+      let bin = fastBin(takeOffset)
       let top = bin.pointee.top
       if _fastPath(top != bin.pointee.low) {
         bin.pointee.top = top &- 8
         keg_compiler_barrier()
-        let item = (top &- 8).word
-        guard let constructor = pointee.constructor else {
-          return UnsafeMutableRawPointer(bitPattern: item)
-        }
-        let size = Int(bitPattern: pointee.zone.pointee.itemSize)
-        let pointer = UnsafeMutableRawPointer(bitPattern: item)
-        return _fastPath(constructor(pointer, size, argument, flags) == 0) ? pointer : refuse(item)
+        let item = UnsafeMutableRawPointer(bitPattern: (top &- 8).word)
+        return _fastPath(constructor(item, pointee.itemSize, argument, flags) == 0)
+          ? item : refuse(UInt(bitPattern: item))
       }
     }
     return allocate(argument, flags, milliseconds: 0)
   }
 
   @inline(__always)
-  func freeOne(_ item: UnsafeMutableRawPointer, _ argument: UnsafeMutableRawPointer?) {
-    if _slowPath(pointee.giveOffset == 0) { return free(item, argument) }
+  func freeOne(_ item: UnsafeMutableRawPointer?, _ argument: UnsafeMutableRawPointer?) {
+    guard let item else { return }
+    if _slowPath(giveOffset == 0) { return free(item, argument) }
     if let destructor = pointee.destructor {
-      destructor(item, Int(bitPattern: pointee.zone.pointee.itemSize), argument)
+      destructor(item, pointee.itemSize, argument)
+      let bin = fastBin(giveOffset)
+      let top = bin.pointee.top
+      if _fastPath(top != bin.pointee.high) {
+        top.word = UInt(bitPattern: item)
+        keg_compiler_barrier()
+        bin.pointee.top = top &+ 8
+        return
+      }
     }
-    let bin = fastBin(pointee.giveOffset)
-    let top = bin.pointee.top
-    if _slowPath(top == bin.pointee.high) { return giveItem(UInt(bitPattern: item)) }
-    top.word = UInt(bitPattern: item)
-    keg_compiler_barrier()
-    bin.pointee.top = top &+ 8
+    giveItem(UInt(bitPattern: item))
+  }
+}
+
+// MARK: - An empty or full array
+
+extension UnsafeMutablePointer where Pointee == Handle {
+  /// An item after the calling thread's bin was refilled; 0: it could not be, or that is
+  /// the slow way's affair. Calls nothing of the program's.
+  @inline(__always)
+  private func takeFromRefill() -> UInt {
+    if takeOffset == 0 || pointee.flags.contains(.callsOut) { return 0 }
+    var item: UInt = 0
+    _ = inSection {
+      let table = ownTable()
+      if table == 0 { return }
+      let bin = tableBin(table, pointee.offset)
+      // A handler may have freed something meanwhile.
+      if bin.pointee.top != bin.pointee.low || bin.refill(from: pointee.zone, atOnce: true) {
+        bin.pointee.top = bin.pointee.top &- 8
+        item = bin.pointee.top.word
+      }
+    }
+    return item
+  }
+
+  /// Puts an item into the calling thread's bin, where room is made; false: as above.
+  @inline(__always)
+  private func giveIntoRoom(_ item: UInt) -> Bool {
+    if giveOffset == 0 || pointee.flags.contains(.callsOut) { return false }
+    var isDone = false
+    _ = inSection {
+      let table = ownTable()
+      if table == 0 { return }
+      let bin = tableBin(table, pointee.offset)
+      if bin.pointee.top == bin.pointee.high, !bin.makeRoom(for: pointee.zone, atOnce: true) { return }
+      bin.pointee.top.word = item
+      bin.pointee.top = bin.pointee.top &+ 8
+      isDone = true
+    }
+    return isDone
   }
 }
 
@@ -149,6 +197,13 @@ extension UnsafeMutablePointer where Pointee == Handle {
   func allocate(
     _ argument: UnsafeMutableRawPointer?, _ flags: Int32, milliseconds: UInt64
   ) -> UnsafeMutableRawPointer? {
+    if UInt32(bitPattern: flags &- 1) < 2 {
+      let item = takeFromRefill()
+      if item != 0 {
+        return pointee.constructor == nil
+          ? UnsafeMutableRawPointer(bitPattern: item) : construct(item, argument, flags)
+      }
+    }
     check()
     let flags = saneFlags(flags)
     if flags & ~AllocFlags.all != 0
@@ -220,7 +275,7 @@ extension UnsafeMutablePointer where Pointee == Handle {
     _ item: UInt, _ argument: UnsafeMutableRawPointer?, _ flags: Int32
   ) -> UnsafeMutableRawPointer? {
     let pointer = UnsafeMutableRawPointer(bitPattern: item)
-    let size = Int(bitPattern: pointee.zone.pointee.itemSize)
+    let size = pointee.itemSize
     if flags & AllocFlags.zero != 0 {
       pointer?.initializeMemory(as: UInt8.self, repeating: 0, count: size)
     }
@@ -242,13 +297,14 @@ extension UnsafeMutablePointer where Pointee == Handle {
   func free(_ item: UnsafeMutableRawPointer?, _ argument: UnsafeMutableRawPointer?) {
     check()
     if isChecked, !mayTake(UInt(bitPattern: item)) { return }
-    pointee.destructor?(item, Int(bitPattern: pointee.zone.pointee.itemSize), argument)
+    pointee.destructor?(item, pointee.itemSize, argument)
     if isChecked { noteTaken(UInt(bitPattern: item)) }
     giveItem(UInt(bitPattern: item))
   }
 
   /// Gives a destroyed item back. Dies in a handler over the allocator: nothing may wait.
   func giveItem(_ item: UInt) {
+    if giveIntoRoom(item) { return }
     if mallocIsChecked, pointee.flags.contains(.ofMalloc) { return freeForProgram(item) }
     if pointee.flags.contains(.ofMalloc), !pointee.zone.isLimited {
       guard let keg, keg.slab(holding: item) != nil else {

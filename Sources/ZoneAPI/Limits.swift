@@ -146,6 +146,7 @@ private func withKeg(
 }
 
 @c public func keg_zone_reserve_va(_ zone: UnsafeMutableRawPointer, _ n: UInt) -> Int32 {
+  handle(zone).check()
   if n == 0 || n > 1 &<< 48 || handle(zone).pointee.flags.contains(.ofMalloc) { return 22 }
   var most: UInt = 0
   let error = withKeg(zone) { keg in

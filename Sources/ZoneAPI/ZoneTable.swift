@@ -1,8 +1,10 @@
 // ZoneTable.swift: all zones of the program by number, and what Malloc asks of them.
 //
-//   slots  | 0 | handle 1 | handle 2 | 0 | …          0: free; number 0 is never used
+//   slots  | 0 | handle 1 | handle 2 | 0 | 1 | …      0: free; number 0 is never used
+//                                          └ being destroyed: nobody's, and not free yet
 //
-// The number of a zone also says where its bin lies in every thread's table.
+// The number of a zone also says where its bin lies in every thread's table: until these
+// bins are empty no other zone may get it.
 //
 // Lock: Malloc's registry lock for writing. Readers pin what they find: a pin is taken
 // first, then the slot is read again; destroy clears the slot first, then waits for the
@@ -22,6 +24,7 @@ struct ZoneTable: ~Copyable {
   static var slotCount: UInt { UInt(KEG_ZONE_TABLE_BYTES) &>> Bin.strideShift }
 
   static var countedPools: UInt { 10 }
+  fileprivate static var reserved: UInt { 1 }
 
   fileprivate var slots: UnsafeMutablePointer<Atomic<UInt>>?
   /// One above the largest number ever used.
@@ -97,7 +100,8 @@ extension UnsafeMutablePointer where Pointee == ZoneTable {
 
   /// The zone with this number; nil: none. Called where it cannot be destroyed.
   func handle(_ number: UInt) -> HandlePointer? {
-    HandlePointer(bitPattern: slot(number).pointee.load(ordering: .acquiring))
+    let word = slot(number).pointee.load(ordering: .acquiring)
+    return word == ZoneTable.reserved ? nil : HandlePointer(bitPattern: word)
   }
 
   /// The lowest free number, or 0. Called with the registry lock held.
@@ -116,10 +120,13 @@ extension UnsafeMutablePointer where Pointee == ZoneTable {
     if number >= top { pointee.top.store(number &+ 1, ordering: .releasing) }
   }
 
-  /// Takes a handle off the table. Called with the registry lock held.
+  /// Takes a handle off the table; its number stays taken. Called with the registry lock held.
   func remove(_ number: UInt) {
-    slot(number).pointee.store(0, ordering: .sequentiallyConsistent)
+    slot(number).pointee.store(ZoneTable.reserved, ordering: .sequentiallyConsistent)
   }
+
+  /// Frees a number whose bins are empty. Called with the registry lock held.
+  func release(_ number: UInt) { slot(number).pointee.store(0, ordering: .relaxed) }
 
   /// Pins the zone with this number; nil: none.
   func pin(_ number: UInt) -> HandlePointer? {

@@ -187,5 +187,17 @@ extension Shared {
         _ = zone.tryLock()
       }
     }
+
+    @Test("tryLockOutOfOrder does not, and is no lock to later ones")
+    func tryOutOfOrder() {
+      let zone = Lock(rank: .zone)
+      let keg = Lock(rank: .keg)
+      keg.lock()
+      #expect(zone.tryLockOutOfOrder() && !zone.tryLockOutOfOrder())
+      zone.unlock()
+      keg.unlock()
+      zone.lock()
+      zone.unlock()
+    }
   #endif
 }

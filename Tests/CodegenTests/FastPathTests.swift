@@ -1,4 +1,4 @@
-// FastPathTests.swift: malloc and free as linked, against golden text.
+// FastPathTests.swift: malloc and free, and a zone's, as linked, against golden text.
 //
 // The fast path is what the product lives on: a change to it is a decision. These
 // tests disassemble the shipping library, follow the path on which every test of the
@@ -86,10 +86,10 @@ private func straightPath(_ symbol: String) throws -> [Instruction] {
 
 @Suite(.serialized, .enabled(if: FileManager.default.fileExists(atPath: library), "run make first"))
 struct FastPathTests {
-  @Test("malloc and free run the instructions of fastpath.golden")
+  @Test("malloc, free and a zone's alloc and free run the instructions of fastpath.golden")
   func goldenText() throws {
     var text = ""
-    for symbol in ["malloc", "free", "_Znwm", "_ZdlPvm"] {
+    for symbol in ["malloc", "free", "_Znwm", "_ZdlPvm", "keg_zone_alloc", "keg_zone_free"] {
       let path = try straightPath(symbol)
       text += "\(symbol): \(path.count) instructions\n"
       text += path.map { "  \($0.kind)\n" }.joined()
@@ -102,7 +102,7 @@ struct FastPathTests {
 
   @Test(
     "no lock, no call, and no more instructions than promised",
-    arguments: [("malloc", 22), ("free", 18)])
+    arguments: [("malloc", 22), ("free", 18), ("keg_zone_alloc", 15), ("keg_zone_free", 16)])
   func limits(symbol: String, most: Int) throws {
     let path = try straightPath(symbol)
     #expect(path.count <= most)

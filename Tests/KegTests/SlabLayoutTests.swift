@@ -69,6 +69,15 @@ import Testing
     }
   }
 
+  @Test("who asks for four items gets them, however large, and smaller items are as before")
+  func leastItems() {
+    for size in [16, 1000, 16384, 16385, 65536, 100_000, 400_000, 1 << 20] as [UInt] {
+      let layout = SlabLayout(size: size, alignment: 16, leastItems: 4)
+      #expect(layout.itemCount >= 4 && layout.itemCount * layout.stride <= layout.byteCount)
+      if size <= 16384 { #expect(layout == SlabLayout(size: size, alignment: 16)) }
+    }
+  }
+
   @Test("small slabs are one chunk, and the bitmap has a bit for every item")
   func bitmaps() {
     for (size, items) in [(8, 8192), (16, 4096), (64, 1024), (4096, 16), (65536, 1)] as [(UInt, UInt)] {

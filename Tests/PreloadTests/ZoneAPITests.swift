@@ -36,7 +36,7 @@ struct ZoneAPITests {
   @Test(
     "what zones are made of",
     arguments: [
-      "names", "hooks", "argument", "zero", "cache", "secondary", "nofree", "foreach", "churn",
+      "names", "hooks", "argument", "zero", "cache", "secondary", "nofree", "foreach", "churn", "crowd",
       "refcnt", "notouch", "backend", "watermarks", "nodump", "arguments", "threads",
     ])
   func zones(test: String) throws { try passes("zones", [test]) }
@@ -56,7 +56,8 @@ struct ZoneAPITests {
   func reserves() throws { try passes("zones", ["reserves"], stderr: { _ in true }) }
 
   @Test("misuse ends the process with a line that says what it was", arguments: [
-    ("wrong_zone", "invalid free of 0x", "(zone b)"), ("double_free", "double free of 0x", "(zone a)"),
+    ("wrong_zone", "invalid free of 0x", "(zone b)"),
+    ("wrong_zone_later", "invalid free of 0x", "(zone b)"), ("double_free", "double free of 0x", "(zone a)"),
     ("interior", "invalid free of 0x", "(zone a)"),
     ("by_free", "free(3) of an item of a zone, which keg_zone_free takes, 0x", "(zone a)"),
     ("destroyed", "use of a destroyed zone at 0x", ""),
@@ -67,6 +68,14 @@ struct ZoneAPITests {
     outcome.expect(
       outcome.status == .killed(signal: SIGABRT) && outcome.stderr.hasPrefix("kegmalloc: " + line)
         && outcome.stderr.hasSuffix(end + "\n"), test)
+  }
+
+  @Test("NULL for a zone: a fault where the array is looked at first, else a line and the end")
+  func nullZone() throws {
+    try passes("zones", ["null_zone"], stderr: { text in
+      let lines = text.split(separator: "\n")
+      return lines.count == 21 && lines.allSatisfy { $0 == "kegmalloc: call for a zone that is NULL" }
+    })
   }
 
   @Test(
@@ -115,12 +124,14 @@ struct ZoneAPITests {
   @Test("U44: every leaf of every zone can be read, and figures add up")
   func control() throws { try passes("zone_control", []) }
 
-  /// Instructions of one round of the `counted` test, by callgrind.
+  /// Instructions of one round of the `counted` test, by callgrind. Without a search that
+  /// slow paths make for want of rseq, which valgrind does not have (Malloc/Signals.swift).
   private func instructions(_ kind: String, size: Int = 64) throws -> Int {
     let binary = try Fixture.build("zone_guarantees", flags: Self.flags)
     func total(_ rounds: Int) throws -> Int {
       let outcome = try run(
-        ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", binary, "counted", kind, "\(rounds)", "\(size)"],
+        ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*searchStack*",
+          "--collect-atstart=yes", binary, "counted", kind, "\(rounds)", "\(size)"],
         preload: false, timeout: 120)
       let line = outcome.stderr.split(separator: "\n").first { $0.contains("Collected") }
       guard let count = line?.split(separator: " ").last.flatMap({ Int($0) }) else {
@@ -132,19 +143,21 @@ struct ZoneAPITests {
   }
 
   @Test(
-    "a zone's items cost no more than malloc's", .enabled(if: findProgram("valgrind") != nil),
-    arguments: [16, 64, 512])
-  func cost(size: Int) throws {
-    let zone = try instructions("loop", size: size)
-    let malloc = try instructions("malloc", size: size)
-    #expect(zone <= malloc, "instructions for 64 pairs: zone \(zone), malloc \(malloc)")
+    "a zone's items cost no more than malloc's, 64 at a time and one by one",
+    .enabled(if: findProgram("valgrind") != nil),
+    arguments: [16, 64, 512, 2048, 8192, 32768, 65536, 131_072, 400_000, 1 << 20], ["", "-pair"])
+  func cost(size: Int, kind: String) throws {
+    let zone = try instructions(kind == "" ? "loop" : "pair", size: size)
+    let malloc = try instructions("malloc" + kind, size: size)
+    #expect(zone > 0 && zone <= malloc, "instructions for 64 pairs: zone \(zone), malloc \(malloc)")
   }
 
   @Test("constructor and destructor add their calls", .enabled(if: findProgram("valgrind") != nil))
   func hooks() throws {
     let hooks = try instructions("hooks")
     let byHand = try instructions("by-hand")
-    #expect(hooks <= 2 * byHand, "instructions for 64 pairs: hooks \(hooks), called by hand \(byHand)")
+    // What saves registers around the calls.
+    #expect(hooks <= byHand + 64 * 32, "instructions for 64 pairs: hooks \(hooks), called by hand \(byHand)")
   }
 
   @Test("S09: taking an item of a sheaf is one fetch-and-subtract, no loop and no call")

@@ -71,9 +71,10 @@ int keg_reclaim(int level);
  * flags of the allocation.
  *
  * `zone` is a zone that exists. After it was destroyed a call ends the process with a
- * message, as long as no new zone has its place; NULL is a segmentation fault, as for the
- * functions of string.h. With libkegmalloc-debug.so wrong calls are reports of class
- * `zone`, with stacks, and items are checked at the call.
+ * message, as long as no new zone has its place. So does NULL where nothing else is said;
+ * but alloc, alloc_arg, free, free_arg and the bulk calls, which do not look, get a
+ * segmentation fault, as the functions of string.h do. With libkegmalloc-debug.so wrong
+ * calls are reports of class `zone`, with stacks, and items are checked at the call.
  *
  * The zones of malloc are zones of this API as well: keg_zone_find("malloc-64").
  */
@@ -131,7 +132,9 @@ struct keg_zone_attr {
   size_t align;          /* a power of two up to 64 KiB; default 16, 8 for items below 16 bytes */
   uint64_t flags;
   size_t max_items;      /* as keg_zone_set_max */
-  size_t cache_capacity; /* most items in a bucket; a thread has two. Default by size */
+  size_t cache_capacity; /* most items in a bucket, up to 254; a thread has two. Default by
+                            size: 254 up to 64 bytes, 4 from 4 KiB on. Buckets are made
+                            for 2, 4, 8, 16, 30, 62, 126 and 254 items: the next of these */
   struct keg_backend backend;
   void *buffer;          /* the keg's only slab: caller's memory, which must outlive the zone */
   size_t buffer_bytes;

@@ -218,6 +218,10 @@ static void counted(const char *how, int rounds, size_t size) {
     if (strncmp(how, "bulk", 4) == 0) {
       keg_zone_alloc_bulk(zone, items, 64, KEG_NOWAIT);
       keg_zone_free_bulk(zone, items, 64);
+    } else if (strcmp(how, "pair") == 0) {
+      for (int i = 0; i < 64; i++) keg_zone_free(zone, hide(keg_zone_alloc(zone, KEG_NOWAIT)));
+    } else if (strcmp(how, "malloc-pair") == 0) {
+      for (int i = 0; i < 64; i++) free(hide(malloc(size)));
     } else if (strncmp(how, "malloc", 6) == 0) {
       for (int i = 0; i < 64; i++) items[i] = malloc(size);
       for (int i = 0; i < 64; i++) free(items[i]);

@@ -1,5 +1,6 @@
 // zones.c: keg_zone_* from a C program: what zones are made of. The argument names the
 // test; the ids in comments are the features' of UMA and its kin.
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -396,6 +397,24 @@ static void churn(void) {
   CHECK(status_kib("VmRSS:") < before + 1024, "from %zu to %zu KiB", before, status_kib("VmRSS:"));
 }
 
+// A zone that is destroyed keeps its number until its caches are empty: else another
+// thread's new zone would lose what it has cached there.
+static void *come_and_go(void *unused) {
+  for (int round = 0; round < 2000; round++) {
+    keg_zone *zone = make("come and go", 64 + (size_t)round % 3 * 100, 0);
+    void *items[50];
+    for (int i = 0; i < 50; i++) CHECK((items[i] = keg_zone_alloc(zone, KEG_NOWAIT)) != NULL);
+    for (int i = 0; i < 50; i++) keg_zone_free(zone, items[i]);
+    CHECK(figures(zone).used == 0 && keg_zone_destroy(zone, 0) == 0);
+  }
+  return unused;
+}
+static void crowd(void) {
+  pthread_t threads[4];
+  for (int i = 0; i < 4; i++) pthread_create(&threads[i], NULL, come_and_go, NULL);
+  for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+}
+
 // U27, M05: two threads drop references; one of them sees the last. The counter can be
 // read after the item is freed (regression 19).
 static keg_zone *counted_zone;
@@ -679,6 +698,12 @@ static void wrong_zone(void) {
   keg_zone *a = make("a", 64, 0), *b = make("b", 64, KEG_ZONE_NOBUCKET);
   keg_zone_free(b, keg_zone_alloc(a, KEG_NOWAIT));
 }
+// With caches it is noticed when the item reaches a slab.
+static void wrong_zone_later(void) {
+  keg_zone *a = make("a", 64, 0), *b = make("b", 64, 0);
+  keg_zone_free(b, keg_zone_alloc(a, KEG_NOWAIT));
+  keg_zone_reclaim(b, KEG_RECLAIM_DRAIN_CPU);
+}
 static void double_free(void) {
   keg_zone *zone = make("a", 64, 0);
   void *item = keg_zone_alloc(zone, KEG_NOWAIT);
@@ -695,6 +720,62 @@ static void destroyed(void) {
   keg_zone *zone = make("a", 64, 0);
   CHECK(keg_zone_destroy(zone, 0) == 0);
   keg_zone_alloc(zone, KEG_NOWAIT);
+}
+
+// NULL for a zone: each call in a child of its own, which dies. Two kinds of death: the
+// calls that look at nothing before the array fault, the others say a line.
+static int null_call;
+static void call_with_null(void) {
+  keg_zone *volatile none = NULL;
+  void *items[1] = {visited};
+  struct keg_zone_stats stats;
+  switch (null_call) {
+    case 0: keg_zone_alloc(none, KEG_NOWAIT); break;
+    case 1: keg_zone_alloc_arg(none, items, KEG_NOWAIT); break;
+    case 2: keg_zone_free(none, items[0]); break;
+    case 3: keg_zone_free_arg(none, items[0], items); break;
+    case 4: keg_zone_alloc_bulk(none, items, 1, KEG_NOWAIT); break;
+    case 5: keg_zone_free_bulk(none, items, 1); break;
+    case 6: keg_zone_alloc_timeout(none, NULL, KEG_WAITOK, 1); break;
+    case 7: keg_zone_wait(none); break;
+    case 8: keg_zone_name(none); break;
+    case 9: keg_zone_size(none); break;
+    case 10: keg_zone_set_max(none, 1); break;
+    case 11: keg_zone_get_max(none); break;
+    case 12: keg_zone_set_maxcache(none, 1); break;
+    case 13: keg_zone_get_cur(none); break;
+    case 14: keg_zone_exhausted(none); break;
+    case 15: keg_zone_set_warning(none, "text"); break;
+    case 16: keg_zone_set_maxaction(none, NULL, NULL); break;
+    case 17: keg_zone_set_watermarks(none, 1, 2); break;
+    case 18: keg_zone_reserve(none, 1); break;
+    case 19: keg_zone_prealloc(none, 1); break;
+    case 20: keg_zone_reserve_va(none, 1); break;
+    case 21: keg_prefill(none, 1); break;
+    case 22: keg_sheaf_alloc(none, 1, KEG_NOWAIT); break;
+    case 23: keg_refcnt(none, items[0]); break;
+    case 24: keg_zone_foreach(none, KEG_ITEM_ALL, visit, NULL); break;
+    case 25: keg_zone_reclaim(none, KEG_RECLAIM_TRIM); break;
+    case 26: keg_zone_stats(none, &stats, sizeof stats); break;
+  }
+}
+static void null_zone(void) {
+  keg_zone_destroy(make("some", 64, 0), 0);
+  for (null_call = 0; null_call <= 26; null_call++) {
+    pid_t child = fork();
+    if (child == 0) {
+      call_with_null();
+      _exit(0);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == (null_call < 6 ? SIGSEGV : SIGABRT), "call %d: %x", null_call, status);
+  }
+  // With these NULL is an argument like any other.
+  CHECK(keg_zone_destroy(NULL, 0) == EINVAL && keg_set_mtbf(NULL, 0) == 0 && keg_zone_set_drain_hook(NULL, NULL, NULL) == 0);
+  errno = 0;
+  CHECK(keg_zone_create_secondary("z", NULL, NULL, NULL, NULL, NULL) == NULL && errno == EINVAL);
+  CHECK(keg_zone_find(NULL) == NULL && errno == EINVAL);
 }
 
 // U05: thread exit, fork and other threads' frees leave the counts right.
@@ -736,9 +817,10 @@ int main(int count, char **arguments_) {
   static const struct { const char *name; void (*run)(void); } tests[] = {
       {"names", names}, {"hooks", hooks}, {"argument", argument}, {"zero", zero}, {"cache", cache},
       {"secondary", secondary}, {"nofree", nofree}, {"allfini", allfini}, {"foreach", foreach},
-      {"destroy", destroy}, {"churn", churn}, {"refcnt", refcnt}, {"notouch", notouch},
+      {"destroy", destroy}, {"churn", churn}, {"crowd", crowd}, {"refcnt", refcnt}, {"notouch", notouch},
       {"backend", backend}, {"reserves", reserves}, {"watermarks", watermarks}, {"nodump", nodump},
       {"arguments", arguments}, {"threads", threads}, {"wrong_zone", wrong_zone},
+      {"wrong_zone_later", wrong_zone_later}, {"null_zone", null_zone},
       {"double_free", double_free}, {"interior", interior}, {"by_free", by_free}, {"destroyed", destroyed}};
   for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
     if (strcmp(tests[i].name, arguments_[1]) == 0) {
