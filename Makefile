@@ -217,7 +217,7 @@ test-preload: library files examples
 
 test-tsan:
 	SWIFT=$(SWIFT) tools/run-tests.sh --sanitize=thread --scratch-path .build-tsan \
-	  --filter 'BaseTests|VmemTests|KegTests|ZoneTests|ZoneAPITests'
+	  --filter '^(Base|Vmem|Keg|Zone|ZoneAPI)Tests\.'
 
 # Slow ones: whole test-suites and servers. Needs tools/packages-programs.txt.
 test-programs: library

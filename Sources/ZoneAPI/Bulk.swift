@@ -67,12 +67,17 @@ private func pushMany(
   return UInt(bitPattern: handle(zone).allocateMany(items, got, wanted, flags))
 }
 
-/// Frees items, none of which may be NULL.
 @c public func keg_zone_free_bulk(
   _ zone: UnsafeMutableRawPointer, _ items: UnsafeMutablePointer<UInt>?, _ count: UInt
 ) {
   guard let items else { return }
   let all = Int(bitPattern: count)
+  // In an array it would be the next one's item.
+  var i = 0
+  while i < all {
+    if _slowPath(items[i] == 0) { die("NULL among items that are freed, at", at: items.address &+ UInt(i) &* 8, zone: handle(zone).name) }
+    i &+= 1
+  }
   let isPlain = handle(zone).pointee.destructor == nil
   let done = isPlain ? pushMany(fastBin(handle(zone).giveOffset), items, all) : 0
   if _slowPath(done < all) { handle(zone).freeMany(items + done, all &- done) }

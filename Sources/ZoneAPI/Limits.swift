@@ -161,6 +161,7 @@ private func withKeg(
 
 @c public func keg_zone_reclaim(_ zone: UnsafeMutableRawPointer, _ level: Int32) -> Int32 {
   handle(zone).check()
+  if level == 3 { _ = inSection { askForDrains() } }
   return handle(zone).reclaim(level) ? 0 : 22
 }
 

@@ -37,18 +37,23 @@ struct ZoneAPITests {
     "what zones are made of",
     arguments: [
       "names", "hooks", "argument", "zero", "cache", "secondary", "nofree", "foreach", "churn", "crowd",
-      "refcnt", "notouch", "backend", "watermarks", "nodump", "arguments", "threads",
+      "refcnt", "notouch", "backend", "watermarks", "nodump", "arguments", "threads", "reclaim",
     ])
   func zones(test: String) throws { try passes("zones", [test]) }
 
   @Test("U33, D10: destroy refuses a zone in use, and lists what is", arguments: [
     ("destroy", "zone leaky is not empty: 2 items in use: 0x", 1),
     ("allfini", "zone allfini is not empty: 3 items in use: 0x", 2),
+    ("allfini_of_100", "zone hundred is not empty: 3 items in use: 0x", 1),
   ])
   func destroy(test: String, line: String, times: Int) throws {
     try passes("zones", [test], stderr: { text in
       let lines = text.split(separator: "\n")
-      return lines.count == times && lines.allSatisfy { $0.hasPrefix("kegmalloc: " + line) }
+      // Each item that is in use, and no other.
+      let items = line.contains("2 items") ? 2 : 3
+      return lines.count == times && lines.allSatisfy {
+        $0.hasPrefix("kegmalloc: " + line) && $0.components(separatedBy: " 0x").count == items + 1
+      }
     })
   }
 
@@ -61,6 +66,7 @@ struct ZoneAPITests {
     ("interior", "invalid free of 0x", "(zone a)"),
     ("by_free", "free(3) of an item of a zone, which keg_zone_free takes, 0x", "(zone a)"),
     ("destroyed", "use of a destroyed zone at 0x", ""),
+    ("null_item", "NULL among items that are freed, at 0x", "(zone a)"),
   ])
   func misuse(test: String, line: String, end: String) throws {
     let binary = try Fixture.build("zones", flags: Self.flags)
@@ -105,8 +111,12 @@ struct ZoneAPITests {
     try passes("zone_limits", ["process", "option"], environment: ["KEGMALLOC_CONF": "limit:64"])
   }
 
-  @Test("L09: one in n allocations fails", arguments: ["zone", "all"])
-  func failures(kind: String) throws { try passes("zone_limits", ["failures", kind]) }
+  @Test("L09: one in n allocations fails, by call and by option", arguments: ["zone", "all", "option"])
+  func failures(kind: String) throws {
+    try passes(
+      "zone_limits", ["failures", kind],
+      environment: kind == "option" ? ["KEGMALLOC_CONF": "mtbf:2"] : [:])
+  }
 
   @Test(
     "what cannot fail, and bulk calls",

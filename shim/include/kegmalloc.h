@@ -184,7 +184,8 @@ int keg_zone_wait(keg_zone *zone);
 
 /* As n calls of the above, three times faster from 64 on (kmem_cache_alloc_bulk).
  * alloc: the number of items stored, 0 ... n; fewer: errno says why; WAITOK waits at
- * the limit before each item that it has no room for. free: none may be NULL. */
+ * the limit before each item that it has no room for. free: NULL among them ends the
+ * process. */
 size_t keg_zone_alloc_bulk(keg_zone *zone, void **items, size_t n, int flags);
 void keg_zone_free_bulk(keg_zone *zone, void **items, size_t n);
 
@@ -222,7 +223,8 @@ int keg_zone_set_drain_hook(keg_zone *zone, void (*hook)(void *arg), void *arg);
  * go back at once. Default 0 and one slab (NetBSD pool_setlowat, pool_sethiwat). */
 int keg_zone_set_watermarks(keg_zone *zone, size_t low, size_t high);
 /* The most bytes that all zones and large blocks may take from the heap; 0: no limit.
- * Option `limit`. Beyond it malloc returns NULL. Returns the old limit. */
+ * Option `limit`. Beyond it malloc returns NULL; below use nothing is taken away, and
+ * what is there already is used. Returns the old limit. */
 size_t keg_set_limit(size_t bytes);
 
 /* ---- guarantees -----------------------------------------------------------------*/
@@ -242,7 +244,8 @@ int keg_prefill(keg_zone *zone, size_t n);
 
 /* A sheaf: items taken and constructed in advance, for those who may not fail
  * (Linux kmem_cache_prefill_sheaf). One sheaf belongs to one thread and its handlers.
- * NULL: as keg_zone_alloc; EINVAL: n is 0 or above 2^32. */
+ * NULL: as keg_zone_alloc; EINVAL: n is 0 or above 2^32. The calls below do not look
+ * whether the sheaf is NULL, but for the last. */
 typedef struct keg_sheaf keg_sheaf;
 keg_sheaf *keg_sheaf_alloc(keg_zone *zone, size_t n, int flags);
 /* The next item, or NULL when `n` are taken. One fetch-and-subtract: no lock, no system
@@ -270,7 +273,8 @@ enum keg_item_state { KEG_ITEM_ALLOCATED = 1, KEG_ITEM_FREE = 2, KEG_ITEM_CACHED
  * this keg. */
 int keg_zone_foreach(keg_zone *zone, int which,
                      int (*visit)(void *item, int state, void *arg), void *arg);
-/* keg_reclaim for one zone. */
+/* keg_reclaim for one zone; what other threads' arrays hold comes with
+ * KEG_RECLAIM_DRAIN_CPU, and then of all zones. */
 int keg_zone_reclaim(keg_zone *zone, int level);
 
 struct keg_zone_stats {
@@ -312,7 +316,8 @@ int keg_zone_stats(keg_zone *zone, struct keg_zone_stats *stats, size_t size);
 int keg_ctl(const char *name, void *old, size_t *old_size, const void *value, size_t value_size);
 
 /* Fault injection: on average one in `n` allocations that need not wait fails; 0: none.
- * zone NULL: malloc and all zones (libumem umem_setmtbf; option `mtbf`). */
+ * zone NULL: malloc and all zones (libumem umem_setmtbf; option `mtbf`). EOPNOTSUPP: a
+ * zone of malloc, which fails with malloc only. */
 int keg_set_mtbf(keg_zone *zone, unsigned n);
 
 /* ==== arenas ================================================================

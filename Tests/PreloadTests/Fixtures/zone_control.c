@@ -100,6 +100,13 @@ int main(void) {
   value = 100;
   CHECK(keg_ctl("zone.a_b_c_d_e.limit.bucket_max", NULL, NULL, &value, 8) == 0);
   CHECK(read_leaf("a_b_c_d_e", "limit.bucket_max") == 100);
+  value = 5;
+  CHECK(keg_ctl("zone.a_b_c_d_e.mtbf", NULL, NULL, &value, 8) == 0 && read_leaf("a_b_c_d_e", "mtbf") == 5);
+  value = (uint64_t)1 << 32;
+  CHECK(keg_ctl("zone.a_b_c_d_e.mtbf", NULL, NULL, &value, 8) == EINVAL && keg_ctl("mtbf", NULL, NULL, &value, 8) == EINVAL);
+  value = 0;
+  CHECK(keg_ctl("zone.a_b_c_d_e.mtbf", NULL, NULL, &value, 8) == 0 && read_leaf("a_b_c_d_e", "mtbf") == 0);
+  CHECK(keg_ctl("zone.malloc-64.mtbf", NULL, NULL, &value, 8) == EOPNOTSUPP, "malloc's failures are the process's");
   uint64_t old = 0;
   value = 1 << 30;
   size = 8;

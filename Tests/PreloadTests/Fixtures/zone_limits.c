@@ -243,13 +243,20 @@ static void process(const char *how) {
   while ((block = hide(malloc(1000))) != NULL) *(void **)block = list, list = block, bytes += 1000;
   CHECK(bytes > 50 * MIB && bytes <= 64 * MIB, "%zu bytes", bytes);
   while (list) block = *(void **)list, free(list), list = block;
-  CHECK(keg_set_limit(0) == 64 * MIB);
+  // Below what is in use: nothing is taken away, and what is there can be used.
+  char *kept = hide(malloc(20 * MIB));
+  CHECK(kept != NULL && keg_set_limit(MIB) == 64 * MIB);
+  memset(kept, 1, 20 * MIB);
+  CHECK(hide(malloc(MIB)) == NULL && errno == ENOMEM);
+  CHECK(keg_set_limit(0) == MIB);
+  free(kept);
   free(hide(malloc(128 * MIB)));
 }
 
 // L09: every second one fails, with a limit on chance; the others are unhurt.
 static void failures(const char *how) {
-  keg_zone *zone = keg_zone_create("failing", 64, NULL, NULL, NULL, NULL, 0, 0), *other = NULL;
+  keg_zone *zone = NULL, *other = NULL;
+  while (!zone) zone = keg_zone_create("failing", 64, NULL, NULL, NULL, NULL, 0, 0);
   int failed = 0;
   if (strcmp(how, "zone") == 0) {
     other = keg_zone_create("other", 64, NULL, NULL, NULL, NULL, 0, 0);
@@ -267,13 +274,16 @@ static void failures(const char *how) {
     }
     CHECK(keg_set_mtbf(zone, 0) == 0);
   } else {
-    CHECK(keg_set_mtbf(NULL, 2) == 0);
+    uint64_t mean = 0, none = 0;
+    size_t size = sizeof mean;
+    if (strcmp(how, "all") == 0) CHECK(keg_set_mtbf(NULL, 2) == 0);
+    CHECK(keg_ctl("mtbf", &mean, &size, NULL, 0) == 0 && mean == 2, "%d", (int)mean);
     for (int i = 0; i < 10000; i++) {
       void *block = hide(malloc(i % 2 ? 100 : 100000));
       if (!block) failed++;
       free(block);
     }
-    CHECK(keg_set_mtbf(NULL, 0) == 0);
+    CHECK(keg_ctl("mtbf", NULL, NULL, &none, sizeof none) == 0);
   }
   CHECK(failed > 4500 && failed < 5500, "%d of 10,000", failed);
   for (int i = 0; i < 1000; i++) CHECK(keg_zone_alloc(zone, KEG_NOWAIT) != NULL && hide(malloc(100)) != NULL);

@@ -307,6 +307,63 @@ static void allfini(void) {
   CHECK(keg_zone_destroy(zone, 0) == 0 && finis == 0);
 }
 
+// The same by the table's figures: a keg of 100 items, all of them out, three leaked; of the
+// others 40 are in caches.
+static char hundred[100 * 112];
+static void allfini_of_100(void) {
+  struct keg_zone_attr attr = {.struct_size = sizeof attr, .init = init, .fini = fini, .buffer = hundred,
+                               .buffer_bytes = sizeof hundred, .flags = KEG_ZONE_NOFREE | KEG_ZONE_ALLFINI};
+  keg_zone *zone = keg_zone_create_attr("hundred", 100, &attr);
+  void *items[100];
+  for (int i = 0; i < 100; i++) CHECK((items[i] = keg_zone_alloc(zone, KEG_NOWAIT)) != NULL, "%d", i);
+  CHECK(inits == 100 && keg_zone_alloc(zone, KEG_NOWAIT) == NULL);
+  for (int i = 3; i < 60; i++) keg_zone_free(zone, items[i]);
+  CHECK(keg_zone_reclaim(zone, KEG_RECLAIM_DRAIN_CPU) == 0);
+  for (int i = 60; i < 100; i++) keg_zone_free(zone, items[i]);
+  CHECK(figures(zone).in_arrays > 0 && figures(zone).used == 3 && finis == 0);
+  CHECK(keg_zone_destroy(zone, KEG_DESTROY_FORCE) == 0 && finis == 97, "%d", finis);
+}
+
+// U15: trim leaves the working set, drain the arrays, and drain_cpu nothing; other
+// threads' arrays go when they next come by.
+static _Atomic int drained;
+static void *cache_some(void *zone) {
+  void *items[100];
+  for (int i = 0; i < 100; i++) items[i] = keg_zone_alloc(zone, KEG_NOWAIT);
+  for (int i = 0; i < 100; i++) keg_zone_free(zone, items[i]);
+  drained = 1;
+  while (drained == 1) usleep(500);
+  free(hide(malloc(200000)));
+  free(hide(malloc(3000)));
+  drained = 3;
+  while (drained == 3) usleep(500);
+  return NULL;
+}
+static void reclaim(void) {
+  keg_zone *zone = make("reclaim", 1000, 0);
+  static void *items[400];
+  for (int i = 0; i < 400; i++) items[i] = keg_zone_alloc(zone, KEG_NOWAIT);
+  for (int i = 0; i < 400; i++) keg_zone_free(zone, items[i]);
+  struct keg_zone_stats before = figures(zone);
+  CHECK(before.in_depot > 0 && before.in_arrays > 0);
+  CHECK(keg_zone_reclaim(zone, KEG_RECLAIM_TRIM) == 0);
+  CHECK(figures(zone).in_depot > 0 && figures(zone).in_arrays == before.in_arrays, "the working set");
+  CHECK(keg_zone_reclaim(zone, KEG_RECLAIM_DRAIN) == 0);
+  CHECK(figures(zone).in_depot == 0 && figures(zone).in_arrays == before.in_arrays);
+  CHECK(keg_zone_reclaim(zone, KEG_RECLAIM_DRAIN_CPU) == 0);
+  CHECK(figures(zone).in_depot == 0 && figures(zone).in_arrays == 0 && figures(zone).slabs == 0);
+  pthread_t thread;
+  pthread_create(&thread, NULL, cache_some, zone);
+  while (drained == 0) usleep(500);
+  CHECK(figures(zone).in_arrays > 0 && keg_zone_reclaim(zone, KEG_RECLAIM_DRAIN_CPU) == 0);
+  drained = 2;
+  while (drained == 2) usleep(500);
+  CHECK(figures(zone).in_arrays == 0, "%zu", figures(zone).in_arrays);
+  drained = 4;
+  pthread_join(thread, NULL);
+  CHECK(keg_zone_destroy(zone, 0) == 0);
+}
+
 // U32: the three states are exact, and every item is met once.
 static int visited[8];
 static char *visited_items[4096];
@@ -722,6 +779,13 @@ static void destroyed(void) {
   keg_zone_alloc(zone, KEG_NOWAIT);
 }
 
+// NULL is nothing to free, but in a list it is an error.
+static void null_item(void) {
+  keg_zone *zone = make("a", 64, 0);
+  void *items[2] = {keg_zone_alloc(zone, KEG_NOWAIT), NULL};
+  keg_zone_free_bulk(zone, items, 2);
+}
+
 // NULL for a zone: each call in a child of its own, which dies. Two kinds of death: the
 // calls that look at nothing before the array fault, the others say a line.
 static int null_call;
@@ -817,7 +881,8 @@ int main(int count, char **arguments_) {
   static const struct { const char *name; void (*run)(void); } tests[] = {
       {"names", names}, {"hooks", hooks}, {"argument", argument}, {"zero", zero}, {"cache", cache},
       {"secondary", secondary}, {"nofree", nofree}, {"allfini", allfini}, {"foreach", foreach},
-      {"destroy", destroy}, {"churn", churn}, {"crowd", crowd}, {"refcnt", refcnt}, {"notouch", notouch},
+      {"destroy", destroy}, {"churn", churn}, {"crowd", crowd}, {"allfini_of_100", allfini_of_100}, {"reclaim", reclaim}, {"null_item", null_item},
+      {"refcnt", refcnt}, {"notouch", notouch},
       {"backend", backend}, {"reserves", reserves}, {"watermarks", watermarks}, {"nodump", nodump},
       {"arguments", arguments}, {"threads", threads}, {"wrong_zone", wrong_zone},
       {"wrong_zone_later", wrong_zone_later}, {"null_zone", null_zone},
