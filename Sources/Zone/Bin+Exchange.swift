@@ -164,10 +164,11 @@ extension UnsafeMutablePointer where Pointee == Zone {
     releaseItems(items, count)
   }
 
-  /// The size of buckets from now on: `cache_capacity`, a limit.
+  /// The size of buckets from now on, which reclaims leave: `cache_capacity`, a limit.
   package func setBucketEntries(_ entries: Int, most: Int, depotItems: Int) {
     pointee.lock.lock()
     pointee.bucketEntries = entries
+    pointee.startEntries = entries
     pointee.mostEntries = most
     pointee.mostItems = depotItems
     pointee.lock.unlock()

@@ -144,6 +144,7 @@ extension UnsafeMutablePointer where Pointee == Bin {
   }
 
   /// Hands both buckets to the zone and leaves the bin as if never used.
+  @inline(never)
   package func flush(to zone: UnsafeMutablePointer<Zone>) {
     if let bucket = unload() { zone.adopt(bucket) }
     if let bucket = previousBucket {

@@ -76,7 +76,7 @@ package struct Zone: Linked, ~Copyable {
   var empty: UnsafeMutablePointer<Bucket>?
   var emptyCount: Int
   package internal(set) var workingSet: WorkingSet
-  package let startEntries: Int
+  package internal(set) var startEntries: Int
   package var mostEntries: Int
   /// The depot takes no more items than this.
   package var mostItems: Int

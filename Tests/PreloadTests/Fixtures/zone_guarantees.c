@@ -193,6 +193,13 @@ static void capacity(void) {
   CHECK(stats.imported > imported, "it was empty");
   for (uint64_t i = 0; i <= cached; i++) keg_zone_free(zone, items[i]);
   CHECK(keg_zone_destroy(zone, 0) == 0);
+  // It stays what it is, whatever is reclaimed.
+  attr.cache_capacity = 30;
+  zone = keg_zone_create_attr("large", 4096, &attr);
+  for (int i = 0; i < 5; i++) CHECK(keg_zone_reclaim(zone, 1 + i % 3) == 0);
+  keg_zone_stats(zone, &stats, sizeof stats);
+  CHECK(stats.bucket_size == 30, "%d", (int)stats.bucket_size);
+  CHECK(keg_zone_destroy(zone, 0) == 0);
   attr.cache_capacity = 255;
   CHECK(keg_zone_create_attr("capacity", 64, &attr) == NULL && errno == EINVAL);
 }
