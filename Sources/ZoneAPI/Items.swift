@@ -4,9 +4,9 @@
 // of the size: 14 instructions to allocate, 13 to free. It serves exactly WAITOK or
 // NOWAIT, items without constructor or destructor, zones without limit. Constructor and
 // destructor are called around the same few instructions (`allocateOne`, `freeOne`). An
-// array that is empty or full is exchanged as malloc's is (`takeFromRefill`,
-// `giveIntoRoom`), unless functions of the program may have to be called for that. All
-// else finds an empty bin and takes the slow way:
+// array that is empty or full is exchanged as malloc's is (Exchange.swift), unless
+// functions of the program may have to be called for that. All else finds an empty bin
+// and takes the slow way:
 //
 //   flags, injected failure ─▶ cache ─▶ depot ─▶ keg ─▶ limit: drain, sleep (AtLimit.swift)
 //                                                   └─▶ memory: drain hook, reclaim, once more
@@ -146,46 +146,6 @@ extension UnsafeMutablePointer where Pointee == Handle {
       }
     }
     giveItem(UInt(bitPattern: item))
-  }
-}
-
-// MARK: - An empty or full array
-
-extension UnsafeMutablePointer where Pointee == Handle {
-  /// An item after the calling thread's bin was refilled; 0: it could not be, or that is
-  /// the slow way's affair. Calls nothing of the program's.
-  @inline(__always)
-  private func takeFromRefill() -> UInt {
-    if takeOffset == 0 || pointee.flags.contains(.callsOut) { return 0 }
-    var item: UInt = 0
-    _ = inSection {
-      let table = ownTable()
-      if table == 0 { return }
-      let bin = tableBin(table, pointee.offset)
-      // A handler may have freed something meanwhile.
-      if bin.pointee.top != bin.pointee.low || bin.refill(from: pointee.zone, atOnce: true) {
-        bin.pointee.top = bin.pointee.top &- 8
-        item = bin.pointee.top.word
-      }
-    }
-    return item
-  }
-
-  /// Puts an item into the calling thread's bin, where room is made; false: as above.
-  @inline(__always)
-  private func giveIntoRoom(_ item: UInt) -> Bool {
-    if giveOffset == 0 || pointee.flags.contains(.callsOut) { return false }
-    var isDone = false
-    _ = inSection {
-      let table = ownTable()
-      if table == 0 { return }
-      let bin = tableBin(table, pointee.offset)
-      if bin.pointee.top == bin.pointee.high, !bin.makeRoom(for: pointee.zone, atOnce: true) { return }
-      bin.pointee.top.word = item
-      bin.pointee.top = bin.pointee.top &+ 8
-      isDone = true
-    }
-    return isDone
   }
 }
 
