@@ -103,9 +103,6 @@ package struct Lock: ~Copyable {
     return result
   }
 
-  /// Whether anybody holds the lock now; for assertions and reports only.
-  package var isHeld: Bool { state.load(ordering: .relaxed) != 0 }
-
   /// Frees the lock whoever held it: in a forked child, whose other threads
   /// are gone, before anything else runs.
   package borrowing func reset() {

@@ -111,7 +111,11 @@ private struct Shared: @unchecked Sendable {
 }
 
 extension Shared {
-  fileprivate var isHeld: Bool { pointer.pointee.lock.isHeld }
+  fileprivate var isHeld: Bool {
+    if !tryLock() { return true }
+    pointer.pointee.lock.unlock()
+    return false
+  }
   fileprivate func tryLock() -> Bool { pointer.pointee.lock.tryLock() }
   fileprivate func lockReportingContention() -> Bool {
     pointer.pointee.lock.lockReportingContention()
