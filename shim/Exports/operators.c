@@ -9,6 +9,7 @@
 #include <dlfcn.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 
 #include "platform.h"
@@ -67,7 +68,12 @@ static void *fail_nothrow(const char *name, size_t size, const void *tag) {
   return next ? next(size, tag) : NULL;
 }
 
+// libstdc++ 12 rounds the size up to the alignment, and gives a small block when that
+// overflows. Its operators without alignment fail as they should.
+static bool overflows(size_t size, size_t alignment) { return size > SIZE_MAX - alignment; }
+
 static void *fail_aligned(const char *name, size_t size, size_t alignment) {
+  if (overflows(size, alignment)) return fail("_Znwm", size);
   aligned_new *next = (aligned_new *)find_operator(name);
   if (!next) die_without_library();
   return next(size, alignment);
@@ -75,6 +81,7 @@ static void *fail_aligned(const char *name, size_t size, size_t alignment) {
 
 static void *fail_aligned_nothrow(const char *name, size_t size,
                                   size_t alignment, const void *tag) {
+  if (overflows(size, alignment)) return fail_nothrow("_ZnwmRKSt9nothrow_t", size, tag);
   aligned_nothrow_new *next = (aligned_nothrow_new *)find_operator(name);
   return next ? next(size, alignment, tag) : NULL;
 }

@@ -63,6 +63,11 @@ static void failures() {
   CHECK(throws_bad_alloc([&] { return ::operator new[](size); }));
   CHECK(throws_bad_alloc([&] { return ::operator new(size, value); }));
   CHECK(throws_bad_alloc([&] { return ::operator new[](size, value); }));
+  // Rounded up to the alignment, this size is 0.
+  CHECK(throws_bad_alloc([&] { return ::operator new(beyond - 100, value); }));
+  CHECK(throws_bad_alloc([&] { return ::operator new[](beyond - 100, value); }));
+  CHECK(::operator new(beyond - 100, value, std::nothrow) == nullptr);
+  CHECK(::operator new[](beyond - 100, value, std::nothrow) == nullptr);
   CHECK(::operator new(size, std::nothrow) == nullptr);
   CHECK(::operator new[](size, std::nothrow) == nullptr);
   CHECK(::operator new(size, value, std::nothrow) == nullptr);
