@@ -151,8 +151,8 @@ $(DIR)/exports-debug.map: shim/exports.map Makefile
 $(DEBUG_LIBRARY): $(DEBUG_OBJECTS) $(DIR)/exports-debug.map
 	$(CLANG) $(DEBUG_LDFLAGS) -o $@ $(DEBUG_OBJECTS) -lc
 
-# exports.map alone decides what these export.
-$(DIR)/Exports/%.o $(DIR)/DebugExports/%.o: CFLAGS += -fvisibility=default -DKEG_VERSION=\"$(VERSION)\"
+# exports.map alone decides what these export. Nothing in them is called often.
+$(DIR)/Exports/%.o $(DIR)/DebugExports/%.o: CFLAGS += -Os -fvisibility=default -DKEG_VERSION=\"$(VERSION)\"
 
 $(DIR)/DebugExports/operators.o: shim/Exports/operators.c $(HEADERS) Makefile
 	@mkdir -p $(@D)

@@ -6,7 +6,8 @@
 // Who makes a block larger will do so again. A block of 1 MiB or more that has to move
 // for it gets a span of eight times its size. The rest of it is untouched address
 // space, which costs nothing, so the block grows where it is; it moves once where it
-// would have moved nine times.
+// would have moved nine times. Where untouched memory does cost something, under strict
+// overcommit or RLIMIT_DATA, there is no headroom.
 //
 // A tag's `touched` is how many bytes of its span a growing block has had, ever; the
 // rest is known zero. What all headroom takes is counted, so that bounds which follow
@@ -27,6 +28,13 @@ extension BoundaryTag {
   }
 }
 
+/// What is known of `PageSource.isFree`.
+enum HeadroomCost {
+  static var unknown: UInt8 { 0 }
+  static var nothing: UInt8 { 1 }
+  static var counted: UInt8 { 2 }
+}
+
 extension UnsafeMutablePointer where Pointee == Heap {
   /// Smaller blocks are copied quickly, bytes.
   package static var leastGrowing: UInt { 1 &<< 20 }
@@ -35,13 +43,29 @@ extension UnsafeMutablePointer where Pointee == Heap {
   /// Bytes of all spans that were never touched.
   package var headroomBytes: UInt { pointee.headroom.load(ordering: .relaxed) }
 
+  /// Whether untouched memory costs nothing. The kernel is asked once, for it takes two
+  /// system calls. Called with no lock held, takes the heap's.
+  package var headroomIsFree: Bool {
+    var cost = pointee.headroomCost.load(ordering: .relaxed)
+    if cost == HeadroomCost.unknown {
+      cost = pointee.lock.withLock { pointee.reservation.untouchedIsFree() } ? HeadroomCost.nothing : HeadroomCost.counted
+      pointee.headroomCost.store(cost, ordering: .relaxed)
+    }
+    return cost == HeadroomCost.nothing
+  }
+
+  /// The program has changed a limit: ask again.
+  package func forgetHeadroomCost() {
+    pointee.headroomCost.store(HeadroomCost.unknown, ordering: .relaxed)
+  }
+
   /// A span of about eight times `size` bytes, for a block of `size` that grows; its
   /// payload is still to be extended.
   /// - Returns: nil when there is no address space to spare.
   package func allocateGrowing(_ size: UInt) -> TagPointer? {
-    let most = pointee.reservation.reservedBytes / 16
+    let most = pointee.reservation.heapBytes / 16
     guard size >= Self.leastGrowing, size < most / Self.factor, limitBytes == 0,
-      headroomBytes &+ Self.factor &* size < most
+      headroomBytes &+ Self.factor &* size < most, headroomIsFree
     else { return nil }
     if let span = pointee.recentGrowing.take(from: size &* 2, to: size &* 2 &* Self.factor) {
       span.pointee.isDirty = true

@@ -21,7 +21,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
     let most = limitBytes
     if most == 0 { return true }
     let inUse = pointee.arena.bytesInUseAndDirty.inUse &- headroomBytes
-      &+ (pointee.outside.count == 0 ? 0 : pointee.outsideArena.bytesInUseAndDirty.inUse)
+      &+ (pointee.outside.isUnused ? 0 : pointee.outsideArena.bytesInUseAndDirty.inUse)
     return inUse &+ more <= most
   }
 

@@ -55,8 +55,9 @@ package struct Heap: ~Copyable {
   fileprivate let purges = Atomic<UInt>(0)
   // How many threads want growth and no relief now.
   fileprivate let mustGrow = Atomic<Int>(0)
-  /// See Heap+Headroom.swift. Relaxed: stands for itself.
+  /// See Heap+Headroom.swift. Relaxed: each stands for itself.
   let headroom = Atomic<UInt>(0)
+  let headroomCost = Atomic<UInt8>(HeadroomCost.unknown)
   // The most bytes that were in use at once, of late: loses an eighth a second.
   fileprivate let peakInUse = Atomic<UInt>(0)
 
@@ -158,8 +159,8 @@ package struct Heap: ~Copyable {
     outsideArena.initialize(
       to: Arena(
         name: "outside", quantum: Chunk.size, tags: tags,
-        importSpan: { source, size, actual, _ in importRegion(source, size, actual) },
-        releaseSpan: { source, start, size, _, _ in releaseRegion(source, start) },
+        importSpan: { importRegion($0, $1, $2, $3) },
+        releaseSpan: { source, start, _, isDirty, stamp in releaseRegion(source, start, isDirty, stamp) },
         source: UnsafeMutableRawPointer(heap)))
     return heap
   }
@@ -206,20 +207,25 @@ private func importChunks(
 
 /// The outside arena's import and release functions.
 private func importRegion(
-  _ source: UnsafeMutableRawPointer?, _ size: UInt, _ actual: UnsafeMutablePointer<UInt>
+  _ source: UnsafeMutableRawPointer?, _ size: UInt, _ actual: UnsafeMutablePointer<UInt>,
+  _ isDirty: UnsafeMutablePointer<Bool>
 ) -> UInt {
   let heap = UInt(bitPattern: source).pointer(to: Heap.self)
   heap.pointee.lock.lock()
   defer { heap.pointee.lock.unlock() }
   return heap.pointee.outside.make(
-    size, source: heap.pointee.reservation.source, metadata: heap.pointee.metadata, actual: actual)
+    size, source: heap.pointee.reservation.source, metadata: heap.pointee.metadata, actual: actual,
+    isDirty: isDirty)
 }
 
-private func releaseRegion(_ source: UnsafeMutableRawPointer?, _ start: UInt) {
+private func releaseRegion(
+  _ source: UnsafeMutableRawPointer?, _ start: UInt, _ isDirty: Bool, _ stamp: UInt64
+) {
   let heap = UInt(bitPattern: source).pointer(to: Heap.self)
   heap.pointee.lock.lock()
   defer { heap.pointee.lock.unlock() }
-  heap.pointee.outside.release(start, source: heap.pointee.reservation.source)
+  heap.pointee.outside.release(
+    start, isDirty: isDirty, stamp: stamp, source: heap.pointee.reservation.source)
 }
 
 // MARK: - Spans
@@ -347,7 +353,8 @@ extension UnsafeMutablePointer where Pointee == Heap {
   /// Bytes of free spans that have not gone back to the kernel.
   package var dirtyBytes: UInt {
     let bytes = pointee.arena.dirtyBytes &+ recentBytes
-    return pointee.outside.count == 0 ? bytes : bytes &+ pointee.outsideArena.dirtyBytes
+    if pointee.outside.isUnused { return bytes }
+    return bytes &+ pointee.outsideArena.dirtyBytes &+ pointee.outside.waitingBytes
   }
 
   /// Gives dirty spans back to the kernel that have been free since `stamp`.
@@ -358,8 +365,19 @@ extension UnsafeMutablePointer where Pointee == Heap {
       _ = flushGrowing()
     }
     let bytes = purge(pointee.arena, notAfter: stamp, atMost: limit)
-    if pointee.outside.count == 0 { return bytes }
-    return bytes &+ purge(pointee.outsideArena, notAfter: stamp, atMost: limit &- bytes)
+    if pointee.outside.isUnused { return bytes }
+    return bytes &+ purgeOutside(notAfter: stamp, atMost: limit &- bytes)
+  }
+
+  private func purgeOutside(notAfter stamp: UInt64, atMost limit: UInt) -> UInt {
+    let bytes = purge(pointee.outsideArena, notAfter: stamp, atMost: limit)
+    if pointee.outside.waitingBytes == 0 || bytes >= limit { return bytes }
+    pointee.lock.lock()
+    let gone = pointee.outside.releaseWaiting(
+      notAfter: stamp, source: pointee.reservation.source)
+    pointee.lock.unlock()
+    _ = pointee.purged.wrappingAdd(gone, ordering: .relaxed)
+    return bytes &+ gone
   }
 
   private func purge(

@@ -116,6 +116,11 @@ func releaseLarge(_ address: UInt, _ span: TagPointer) {
   if span.pointee.touched != 0 { heap.freeGrowing(span) } else { heap.freeSpan(span) }
 }
 
+/// Whether what a block has beyond `size` bytes is worth giving back.
+private func isMuchLess(_ size: UInt, than capacity: UInt) -> Bool {
+  size < capacity && capacity &- size >= max(capacity / 8, Chunk.size)
+}
+
 /// Gives a large block another size without moving it.
 /// - Returns: false when there is no room behind it; nothing has changed.
 func resizeLarge(_ span: TagPointer, to size: UInt) -> Bool {
@@ -128,13 +133,18 @@ func resizeLarge(_ span: TagPointer, to size: UInt) -> Bool {
   let payload = size.roundedUp(to: process.pointee.pageSize)
   if span.pointee.touched != 0 {
     if size > span.pointee.payload { return heap.extendGrowing(span, to: payload) }
+    if payload == span.pointee.payload { return true }
+    if !isMuchLess(size, than: span.pointee.touched) {
+      span.pointee.payload = payload
+      return true
+    }
     heap.giveHeadroom(of: span)
   }
   if spanSize > span.pointee.size {
     if !heap.admits(spanSize &- span.pointee.size) { return false }
     if case .failed = heap.arena(of: span).grow(span, to: spanSize) { return false }
     if spanSize >= UnsafeMutablePointer<Heap>.leastGrowing { heap.limitDirty(quarters: 2) }
-  } else if spanSize < span.pointee.size / 2 {
+  } else if isMuchLess(spanSize, than: span.pointee.size) {
     _ = heap.arena(of: span).shrink(
       span, to: spanSize, dirty: true, stamp: heap.pointee.now)
   }

@@ -6,13 +6,19 @@ import Pages
 import Platform
 import Synchronization
 
-/// Gives the unused address space back, before the program limits or locks its own.
-@c func keg_release_address_space() {
+/// Gives unused address space back, before the program limits or locks its own.
+/// - Parameter kept: bytes that the heap may still grow by where it is.
+@c func keg_release_address_space(_ kept: UInt) {
   guard isRunning, let heap = process.pointee.heap else { return }
   heap.pointee.lock.lock()
-  heap.pointee.reservation.releaseUnused()
+  heap.pointee.reservation.releaseUnused(keeping: kept)
   heap.pointee.metadata.pointee.lock.withLock { heap.pointee.metadata.pointee.releaseTail() }
   heap.pointee.lock.unlock()
+}
+
+/// Whether memory that nobody touches costs something must be asked again.
+@c func keg_limits_changed() {
+  if isRunning { process.pointee.heap?.forgetHeadroomCost() }
 }
 
 /// Whether dlopen clears RTLD_DEEPBIND.

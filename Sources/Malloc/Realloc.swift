@@ -140,12 +140,14 @@ private func movePages(
 }
 
 /// A block that was just grown will grow again. It gets headroom, or at least half of
-/// its size more: address space that costs nothing until it is touched.
+/// its size more: address space that costs nothing until it is touched. Where it does
+/// cost something, an eighth.
 private func allocateLarger(_ size: UInt) -> UnsafeMutableRawPointer? {
   if size <= SizeClass.largest { return keg_malloc(size) }
   var new = allocateGrowing(size)
   if new != 0 { return UnsafeMutableRawPointer(bitPattern: new) }
-  if size <= greatestRequest / 2 { new = allocateLarge(size &+ size / 2) }
+  let isFree = process.pointee.heap?.headroomIsFree ?? false
+  if size <= greatestRequest / 2 { new = allocateLarge(size &+ size / (isFree ? 2 : 8)) }
   if new == 0 { new = allocateLarge(size) }
   if new == 0 { return outOfMemory() }
   // A handler's block may be a mapping of its own, which no page map knows.

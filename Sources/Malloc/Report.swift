@@ -93,8 +93,10 @@ private func add(_ sizes: ArenaSizes, to totals: inout Totals) {
 }
 
 /// The allocator's own zones, which have no arrays (U01).
+@inline(never)
 private func writePools(_ text: inout Text) {
   guard let heap = process.pointee.heap else { return }
+  @inline(never)
   func row(_ pool: UnsafeMutablePointer<Pool>, _ text: inout Text) {
     writePool(
       pool.pointee.name, itemBytes: pool.pointee.itemBytes, used: pool.pointee.usedCount,

@@ -1,6 +1,6 @@
-// PageSource.swift: the four things the allocator asks of virtual memory.
+// PageSource.swift: what the allocator asks of virtual memory.
 //
-// This module is the only caller of mmap, munmap, mprotect, mremap and madvise.
+// This module is the only caller of mmap, munmap, mprotect and madvise.
 // What it offers upwards is a table of functions, so that unit tests can put
 // fake pages in its place: pages that count, that fail on demand, and that have
 // any size.
@@ -9,6 +9,7 @@
 //   commit  ──▶ accessible, known zero
 //   purge   ──▶ accessible still, contents gone, memory back with the kernel
 //   release ──▶ address space back with the kernel
+//   isFree  ──▶ whether untouched committed pages cost nothing
 //
 // Every function takes page-aligned addresses and sizes in bytes above 0.
 
@@ -26,23 +27,24 @@ package struct PageSource {
   /// Gives the address space back. False: the kernel would have had to split a
   /// mapping and could not; the space stays ours.
   package var release: @convention(c) (_ address: UInt, _ size: UInt) -> Bool
-  /// Moves the pages of one committed range to another of the same size, whose
-  /// contents are lost; the old range stays committed and becomes zero.
-  /// False: nothing was moved.
-  package var move: @convention(c) (_ from: UInt, _ to: UInt, _ size: UInt) -> Bool
+  /// Whether committed pages that nobody has touched cost nothing. False: they count,
+  /// under strict overcommit for the whole machine, under RLIMIT_DATA for the process.
+  ///
+  /// Asks with reserved pages that nobody uses, and leaves them as they are.
+  package var isFree: @convention(c) (_ address: UInt, _ size: UInt) -> Bool
 
   package init(
     reserve: @escaping @convention(c) (UInt) -> UInt,
     commit: @escaping @convention(c) (UInt, UInt) -> Bool,
     purge: @escaping @convention(c) (UInt, UInt) -> Bool,
     release: @escaping @convention(c) (UInt, UInt) -> Bool,
-    move: @escaping @convention(c) (UInt, UInt, UInt) -> Bool
+    isFree: @escaping @convention(c) (UInt, UInt) -> Bool
   ) {
     self.reserve = reserve
     self.commit = commit
     self.purge = purge
     self.release = release
-    self.move = move
+    self.isFree = isFree
   }
 }
 
@@ -66,12 +68,16 @@ extension PageSource {
         keg_syscall6(
           Int(KEG_SYS_munmap), Int(bitPattern: address), Int(bitPattern: size), 0, 0, 0, 0) == 0
       },
-      move: { from, to, size in
-        // MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, Linux 5.7: without
-        // the last one the old range would be a hole that others could map.
-        keg_syscall6(
-          Int(KEG_SYS_mremap), Int(bitPattern: from), Int(bitPattern: size),
-          Int(bitPattern: size), 1 | 2 | 4, Int(bitPattern: to), 0) == Int(bitPattern: to)
+      isFree: { address, size in
+        // Asked so because a file in /proc may be out of reach, and opening it forbidden.
+        // Of locked pages (mlockall) each one would be there at once: they tell by this
+        // advice, which they do not take.
+        let (address, size) = (Int(bitPattern: address), Int(bitPattern: size))
+        if keg_syscall6(Int(KEG_SYS_madvise), address, size, 4 /* MADV_DONTNEED */, 0, 0, 0) != 0 {
+          return false
+        }
+        let result = keg_syscall6(Int(KEG_SYS_mprotect), address, size, 3, 0, 0, 0)
+        return keg_syscall6(Int(KEG_SYS_mprotect), address, size, 0, 0, 0, 0) == 0 && result == 0
       })
   }
 }

@@ -82,6 +82,9 @@ package struct Reservation: ~Copyable {
     ownersBottom = tables
   }
 
+  /// Table steps of 16 pages: they are rarely taken and cost nothing untouched.
+  private var tableStep: UInt { pageSize &* 16 }
+
   package var heapTop: UInt { top.load(ordering: .relaxed) }
 
   /// Chunks that the tables cover: those from P to the top of the heap.
@@ -98,14 +101,12 @@ package struct Reservation: ~Copyable {
   package mutating func growHeap(to newTop: UInt) -> Bool {
     guard newTop <= end else { return false }
     let chunks = (newTop &- tables) &>> Chunk.shift
-    // Table steps of 16 pages: they are rarely taken and cost nothing untouched.
-    let step = pageSize &* 16
-    let bins = min((tables &+ chunks &* 2).roundedUp(to: step), binsEnd)
+    let bins = min((tables &+ chunks &* 2).roundedUp(to: tableStep), binsEnd)
     if bins > binsTop {
       guard source.commit(binsTop, bins &- binsTop) else { return false }
       binsTop = bins
     }
-    let owners = max((tables &- chunks &* 8).roundedDown(to: step), ownersEnd)
+    let owners = max((tables &- chunks &* 8).roundedDown(to: tableStep), ownersEnd)
     if owners < ownersBottom {
       guard source.commit(owners, ownersBottom &- owners) else { return false }
       ownersBottom = owners
@@ -115,16 +116,27 @@ package struct Reservation: ~Copyable {
     return true
   }
 
-  /// Gives all unused address space back to the program, but for the metadata's:
-  /// before it limits its own address space or locks all of it. The heap cannot
-  /// grow in the reservation afterwards.
-  package mutating func releaseUnused() {
-    let tail = heapTop.roundedUp(to: pageSize)
+  /// Gives unused address space back to the program, but for the metadata's: before it
+  /// limits its own address space or locks all of it.
+  /// - Parameter kept: how many bytes the heap may still grow by here.
+  package mutating func releaseUnused(keeping kept: UInt = 0) {
+    let tail = min(heapTop &+ min(kept, end &- heapTop), end).roundedUp(to: pageSize)
     if tail < end, source.release(tail, end &- tail) { end = tail }
-    if ownersEnd < ownersBottom, source.release(ownersEnd, ownersBottom &- ownersEnd) {
-      ownersEnd = ownersBottom
+    let chunks = (end &- tables) &>> Chunk.shift
+    let owners = max((tables &- chunks &* 8).roundedDown(to: tableStep), ownersEnd)
+    let ownersTop = min(owners, ownersBottom)
+    if ownersEnd < ownersTop, source.release(ownersEnd, ownersTop &- ownersEnd) {
+      ownersEnd = ownersTop
     }
-    if binsTop < binsEnd, source.release(binsTop, binsEnd &- binsTop) { binsEnd = binsTop }
+    let bins = max(min((tables &+ chunks &* 2).roundedUp(to: tableStep), binsEnd), binsTop)
+    if bins < binsEnd, source.release(bins, binsEnd &- bins) { binsEnd = bins }
+  }
+
+  /// Whether untouched pages of the heap would cost nothing: asks with those that it may
+  /// have last. False when there are none.
+  package func untouchedIsFree() -> Bool {
+    let first = (heapTop &+ (end &- heapTop) / 2).roundedUp(to: pageSize)
+    return first < end && source.isFree(first, end &- first)
   }
 
   /// Advises the kernel to use huge pages for the heap wherever it can, or never.
@@ -134,6 +146,6 @@ package struct Reservation: ~Copyable {
       wanted ? 14 /* MADV_HUGEPAGE */ : 15 /* MADV_NOHUGEPAGE */, 0, 0, 0)
   }
 
-  /// Bytes of address space held now.
-  package var reservedBytes: UInt { end &- start }
+  /// Bytes that the heap may have here.
+  package var heapBytes: UInt { end &- heapStart }
 }

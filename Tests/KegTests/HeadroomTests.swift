@@ -42,6 +42,19 @@ private let MiB: UInt = 1 << 20
     Rig.use { rig in #expect(rig.heap.allocateGrowing(64 * MiB) == nil) }
   }
 
+  @Test("none where untouched memory counts, until that has changed; the kernel is asked once")
+  func counted() {
+    Rig.use(wanted: 1 << 36) { rig in
+      rig.heap.freeGrowing(rig.heap.allocateGrowing(MiB)!)
+      rig.heap.freeGrowing(rig.heap.allocateGrowing(MiB)!)
+      #expect(rig.pages.counts.isFree == 1)
+      rig.pages.countCommits()
+      rig.heap.forgetHeadroomCost()
+      #expect(rig.heap.allocateGrowing(MiB) == nil && !rig.heap.headroomIsFree)
+      #expect(rig.pages.counts.isFree == 2)
+    }
+  }
+
   @Test("only what was touched is dirty when the block goes")
   func touched() {
     Rig.use(wanted: 1 << 36) { rig in

@@ -21,7 +21,7 @@ extension UnsafeMutablePointer where Pointee == Reservation {
   fileprivate var heapTop: UInt { pointee.heapTop }
   fileprivate var metadataEnd: UInt { pointee.metadataEnd }
   fileprivate var chunkCount: UInt { pointee.chunkCount }
-  fileprivate var reservedBytes: UInt { pointee.reservedBytes }
+  fileprivate var reservedBytes: UInt { pointee.end - pointee.start }
   fileprivate func contains(_ address: UInt) -> Bool { pointee.contains(address) }
   fileprivate func growHeap(to newTop: UInt) -> Bool { pointee.growHeap(to: newTop) }
 }
@@ -167,6 +167,31 @@ extension UnsafeMutablePointer where Pointee == Reservation {
       let releases = rig.pages.counts.release
       reservation.pointee.releaseUnused()
       #expect(rig.pages.counts.release == releases)
+      #expect(rig.pages.violations == [])
+    }
+  }
+
+  @Test("releaseUnused can keep a part, in which the heap goes on")
+  func unusedButForAPart() {
+    Rig.use(wanted: 0) { rig in
+      let reservation = ReservationPointer.make(1 << 30)!
+      let top = reservation.heapStart + (1 << 20)
+      #expect(reservation.growHeap(to: top))
+      let isFree = reservation.pointee.untouchedIsFree()
+      #expect(isFree)
+      reservation.pointee.releaseUnused(keeping: 100 << 20)
+      #expect(reservation.end == top + (100 << 20))
+      #expect(rig.pages.reservedBytes < (1 << 26) + (104 << 20))
+      #expect(reservation.growHeap(to: reservation.end))
+      let last = reservation.chunkCount - 1
+      for address in [reservation.tables + last * 2 & ~7, reservation.tables - (last + 1) * 8] {
+        address.word = address
+        #expect(address.word == address)
+      }
+      let isStillFree = reservation.pointee.untouchedIsFree()
+      #expect(!isStillFree)
+      reservation.pointee.releaseUnused(keeping: 100 << 20)
+      #expect(reservation.end == top + (100 << 20))
       #expect(rig.pages.violations == [])
     }
   }

@@ -11,7 +11,7 @@ struct LimitTests {
     let binary = try Fixture.build("limits")
     let script = "ulimit -\(flag) \(megabytes * 1024) && exec \(binary) \(name)=\(megabytes)"
     // Set inside the script, so that the limit is in force before the library starts.
-    let outcome = try run(["sh", "-c", script], timeout: 60)
+    let outcome = try run(["sh", "-c", script], timeout: 180)
     outcome.expect(
       outcome.succeeded && outcome.stdout.hasSuffix("ok\n") && outcome.stderr == "",
       "\(name) \(megabytes) MiB")
@@ -22,6 +22,12 @@ struct LimitTests {
 
   @Test("a limit on data", arguments: [64, 512])
   func data(megabytes: Int) throws { try underLimit("d", megabytes, "data") }
+
+  @Test("a grown block counts by its size under a limit on data")
+  func grownUnderData() throws {
+    try underLimit("d", 256, "data-grown")
+    try expectOK("limits", ["data-grown-later"])
+  }
 
   @Test("a limit that the program sets itself", arguments: ["setrlimit", "prlimit"])
   func later(kind: String) throws { try expectOK("limits", [kind]) }

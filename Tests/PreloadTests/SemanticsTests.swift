@@ -25,6 +25,9 @@ struct SemanticsTests {
   @Test("realloc keeps the contents")
   func reallocContent() throws { try expectOK("realloc_content") }
 
+  @Test("realloc in small steps copies little, and gives back what is no longer needed", .ours)
+  func reallocSteps() throws { try expectOK("realloc_steps") }
+
   @Test("out of memory is survived", arguments: ["small", "large", "mixed"])
   func outOfMemory(kind: String) throws { try expectOK("out_of_memory", [kind]) }
 

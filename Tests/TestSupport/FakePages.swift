@@ -15,7 +15,7 @@ package final class FakePages: @unchecked Sendable {
     package var commit = 0
     package var purge = 0
     package var release = 0
-    package var move = 0
+    package var isFree = 0
     package var committedBytes: UInt = 0
     package init() {}
   }
@@ -29,6 +29,7 @@ package final class FakePages: @unchecked Sendable {
     var largestReserve = UInt.max
     var purgeFails = false
     var releaseFails = false
+    var isFree = true
     var observer: (() -> String?)?
   }
 
@@ -55,6 +56,8 @@ package final class FakePages: @unchecked Sendable {
   package func limitReserve(to size: UInt) { mutex.withLock { state.largestReserve = size } }
   package func failPurges(_ fails: Bool) { mutex.withLock { state.purgeFails = fails } }
   package func failReleases(_ fails: Bool) { mutex.withLock { state.releaseFails = fails } }
+  /// Untouched committed pages count from now on, as under strict overcommit.
+  package func countCommits() { mutex.withLock { state.isFree = false } }
 
   /// Has `observer` asked at every call; what it returns is a violation.
   package func observe(_ observer: @escaping () -> String?) {
@@ -70,7 +73,7 @@ package final class FakePages: @unchecked Sendable {
       commit: { Rig.current.pages.commit($0, $1) },
       purge: { Rig.current.pages.purge($0, $1) },
       release: { Rig.current.pages.release($0, $1) },
-      move: { Rig.current.pages.move($0, $1, $2) })
+      isFree: { Rig.current.pages.isFree($0, $1) })
   }
 
   private func reserve(_ size: UInt) -> UInt {
@@ -105,12 +108,11 @@ package final class FakePages: @unchecked Sendable {
     }
   }
 
-  private func move(_ from: UInt, _ to: UInt, _ size: UInt) -> Bool {
+  private func isFree(_ address: UInt, _ size: UInt) -> Bool {
     mutex.withLock {
-      state.counts.move += 1
-      checkRange(from, size, "move")
-      checkRange(to, size, "move")
-      return kernel.move(from, to, size)
+      state.counts.isFree += 1
+      checkRange(address, size, "isFree")
+      return state.isFree && kernel.isFree(address, size)
     }
   }
 

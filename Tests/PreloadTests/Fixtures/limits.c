@@ -90,6 +90,23 @@ static void limited_later(int by_prlimit) {
   churn(5000, 300 * KIB, 1);
 }
 
+// A block that grew to 60 MiB takes 60 of 256 MiB and not a multiple of that: two more
+// of 80 MiB fit beside it.
+static void grown_under_data_limit(int later) {
+  struct rlimit limit = {256 * MIB, 256 * MIB};
+  if (later) CHECK((free(realloc(calloc(1, MIB), 9 * MIB)), setrlimit(RLIMIT_DATA, &limit)) == 0);
+  else CHECK(getrlimit(RLIMIT_DATA, &limit) == 0 && limit.rlim_cur == 256 * MIB);
+  char *block = NULL;
+  for (size_t size = MIB / 2; size < 60 * MIB; size += 64 * KIB) {
+    block = realloc(block, size);
+    CHECK(block != NULL, "at %zu KiB", size / KIB);
+    block[size - 1] = 1;
+  }
+  char *one = malloc(80 * MIB), *two = malloc(80 * MIB);
+  CHECK(one && two, "%p %p", (void *)one, (void *)two);
+  free(one), free(two), free(block);
+}
+
 static void locked_memory(int flags) {
   struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
   setrlimit(RLIMIT_MEMLOCK, &all);
@@ -187,6 +204,10 @@ int main(int argc, char **argv) {
     started_under(RLIMIT_AS, atoi(kind + 3));
   } else if (!strncmp(kind, "data=", 5)) {
     started_under(RLIMIT_DATA, atoi(kind + 5));
+  } else if (!strcmp(kind, "data-grown=256")) {
+    grown_under_data_limit(0);
+  } else if (!strcmp(kind, "data-grown-later")) {
+    grown_under_data_limit(1);
   } else if (!strcmp(kind, "setrlimit")) {
     limited_later(0);
   } else if (!strcmp(kind, "prlimit")) {

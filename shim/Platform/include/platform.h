@@ -34,9 +34,9 @@ static inline long keg_syscall6(long number, long a, long b, long c, long d,
 #define KEG_SYS_mprotect 10
 #define KEG_SYS_munmap 11
 #define KEG_SYS_rt_sigprocmask 14
-#define KEG_SYS_mremap 25
 #define KEG_SYS_madvise 28
 #define KEG_SYS_getpid 39
+#define KEG_SYS_mlockall 151
 #define KEG_SYS_gettid 186
 #define KEG_SYS_futex 202
 #define KEG_SYS_clock_gettime 228
