@@ -134,7 +134,10 @@ func retire(_ item: Item, _ stack: PendingStack = startStack()) {
   if _slowPath(record.isGuarded) { return retireGuarded(item, stack) }
   if _slowPath(item.slab == nil), item.capacity >= leastPurged { return retireLarge(item, stack) }
   let hasTrash = debug.pointee.isTrashing
-  if hasTrash { writeTrash(Trash.freed, item.user, item.userEnd) }
+  if hasTrash {
+    let user = item.user
+    writeTrash(Trash.freed, user, user &+ record.size)
+  }
   noteFree(record, stack)
   record.set(.freed, hasTrash: hasTrash)
   quarantine(item, item.capacity)

@@ -61,10 +61,48 @@ func writeZone(_ start: UInt, _ end: UInt) {
   forEachWord(start, end, part: { write(zoneWord($0), $1, at: $0) }, full: { $0.word = zoneWord($0) })
 }
 
-/// Writes trash to [start, end). - Precondition: `start` is a multiple of 8.
+/// Writes trash to [start, end).
 @inline(__always)
 func writeTrash(_ trash: UInt, _ start: UInt, _ end: UInt) {
+  if _slowPath(start & 7 != 0) { return writeCutTrash(trash, start, end) }
+  var address = start
+  while address &+ 8 <= end {
+    address.word = trash
+    address = address &+ 8
+  }
+  if address < end { write(trash, ~maskFrom(end), at: address) }
+}
+
+@inline(never)
+private func writeCutTrash(_ trash: UInt, _ start: UInt, _ end: UInt) {
   forEachWord(start, end, part: { write(trash, $1, at: $0) }, full: { $0.word = trash })
+}
+
+/// Whether [start, end) is red zone still. - Precondition: `end` is a multiple of 8, and
+/// the zone is not empty.
+@inline(__always)
+func isZone(_ start: UInt, _ end: UInt) -> Bool {
+  var address = start & ~7
+  var difference = (address.word ^ zoneWord(address)) & maskFrom(start)
+  address = address &+ 8
+  while address < end {
+    difference |= address.word ^ zoneWord(address)
+    address = address &+ 8
+  }
+  return difference == 0
+}
+
+/// Whether [start, end) is trash still. - Precondition: `start` is a multiple of 8.
+@inline(__always)
+func isTrash(_ trash: UInt, _ start: UInt, _ end: UInt) -> Bool {
+  var address = start
+  var difference: UInt = 0
+  while address &+ 8 <= end {
+    difference |= address.word ^ trash
+    address = address &+ 8
+  }
+  if address < end { difference |= (address.word ^ trash) & ~maskFrom(end) }
+  return difference == 0
 }
 
 /// A run of bytes that are not what they were.

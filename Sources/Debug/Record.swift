@@ -100,6 +100,9 @@ extension UnsafeMutablePointer where Pointee == Record {
     if _fastPath(word & 0x8000 != 0) { return 0 }
     return _slowPath(word & 0x1000 != 0) ? guardOffset(self) : 1 &<< (UInt(word &>> 7 & 31) &+ 4)
   }
+  /// Whether the item lies in a slot of at most a page, at its start.
+  @inline(__always)
+  var sharesZones: Bool { word & 0x9000 == 0x8000 }
   /// What the program asked for, at least 16.
   var alignment: UInt { 1 &<< (UInt(word &>> 7 & 31) &+ 4) }
   /// Bytes asked for.
