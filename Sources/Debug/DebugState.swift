@@ -179,6 +179,7 @@ private func bootDebug() -> Bool {
   }
   if let span = Core.heap.allocateSpan(Chunk.size) { debug.pointee.margin = span.pointee.start }
   bootGuard()
+  installFaultHandler()
   bootZoneChecks()
   bootProfile()
   keg_debug_set_running()

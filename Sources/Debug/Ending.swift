@@ -4,7 +4,8 @@
 //   exit, return from main ─▶ our destructor, among the last ─┐
 //   quick_exit ─▶ a handler of ours ──────────────────────────┼▶ finish ─▶ status
 //   _exit, _Exit ─────────────────────────────────────────────┘
-//   abort ─▶ the check and the summary, but no leaks: nothing is at its end
+//   abort, a fault that nobody handles ─▶ the check and the summary, but no leaks:
+//   nothing is at its end
 //
 // When the status changes at exit, the program's output is flushed first, as the C
 // library would have done a moment later. At _exit it is not: nor would it have been.
@@ -76,15 +77,20 @@ func finish(frame: UInt = 0) -> Int32? {
 @c func keg_debug_at_abort() {
   guard keg_debug_is_running(), processID() == debug.pointee.pid else { return }
   let thread = keg_debug_thread()
-  if thread.pointee.state == KEG_DEBUG_INSIDE || debug.pointee.isFinished { return }
   let state = thread.pointee.state
-  if state == KEG_DEBUG_NESTED { return }
+  if state == KEG_DEBUG_INSIDE || state == KEG_DEBUG_NESTED { return }
   thread.pointee.state = KEG_DEBUG_NESTED
+  finishByForce()
+  thread.pointee.state = state
+}
+
+/// The process dies in the middle of something: all checks but that for leaks.
+func finishByForce() {
+  if debug.pointee.isFinished { return }
   debug.pointee.isFinished = true
   validateAll()
   writeProfile()
   writeSummary()
-  thread.pointee.state = state
 }
 
 func endProcess(_ status: Int32) -> Never {

@@ -1,7 +1,8 @@
-// Fault.swift: SIGSEGV, when the page that was touched is one of ours.
+// Fault.swift: SIGSEGV: was it a guard page, or a pointer out of freed memory?
 //
-//   fault ─▶ our handler ─▶ in the arena? which item is nearest? ─▶ report
-//                │                                                     │
+//   fault ─▶ our handler ─▶ in the arena? which item is nearest? ─────▶ report
+//                │   └────▶ 0xdeadc0de in a register? who held it? ─▶    │
+//                │   └────▶ nobody handles it? a last check ────────▶    │
 //                └──────────────▶ the program's handler, or the default ◀┘
 //
 // The handler stays ours whatever the program installs: shim/DebugExports/signal.c
@@ -13,7 +14,7 @@ import Keg
 import Malloc
 import Platform
 
-func installFaultHandler() { keg_debug_take_faults() }
+func installFaultHandler() { if keg_debug_can_take_faults() { keg_debug_take_faults() } }
 
 /// Whether a page that faults may be one of ours.
 @c func keg_debug_is_guarded(_ address: UInt) -> Bool {
@@ -32,21 +33,76 @@ func installFaultHandler() { keg_debug_take_faults() }
 @c func keg_debug_fault(
   _ address: UInt, _ isWrite: Int32, _ context: UnsafeMutableRawPointer?
 ) {
+  guard let context, keg_debug_is_running(), processID() == debug.pointee.pid else { return }
   let thread = keg_debug_thread()
   let state = thread.pointee.state
   // A handler over a call of ours may hold the locks that a report needs.
   if state == KEG_DEBUG_INSIDE || state == KEG_DEBUG_NESTED { return }
-  guard
-    let before = debug.pointee.guardArena.find(address)
-      ?? debug.pointee.guardArena.next(after: nil)
-  else { return }
   thread.pointee.state = KEG_DEBUG_NESTED
-  var finding = finding(address, before, isWrite != 0)
-  finding.stack = captureStack(context: context)
-  report(finding)
-  if keg_debug_ends_by_fault() { writeSummary() }
+  if debug.pointee.guardArena.contains(address) {
+    if let before = debug.pointee.guardArena.find(address)
+      ?? debug.pointee.guardArena.next(after: nil)
+    {
+      report(finding(address, before, isWrite != 0), context)
+    }
+  } else {
+    let trash = keg_debug_trash_in(address, context)
+    if trash != 0, debug.pointee.isTrashing { report(finding(trash, context), context) }
+  }
+  if keg_debug_ends_by_fault() { finishByForce() }
   thread.pointee.state = state
 }
+
+private func report(_ finding: Finding, _ context: UnsafeMutableRawPointer) {
+  var finding = finding
+  finding.stack = captureStack(context: context)
+  report(finding)
+}
+
+// MARK: - Pointers out of freed memory
+
+/// How far up the stack the pointer is looked for that led to the freed block.
+private var searchedStack: UInt { 512 }
+
+/// What is known: the contents of freed memory were used as a pointer or an index. Which
+/// block it was is a guess: one that a register or the function's frame points at.
+private func finding(_ trash: UInt, _ context: UnsafeMutableRawPointer) -> Finding {
+  let item = freedItem(context)
+  return Finding(
+    .useAfterFree, "use of a pointer that was read from a freed block", at: item?.user ?? trash, item)
+}
+
+private func freedItem(_ context: UnsafeMutableRawPointer) -> Item? {
+  var registers = InlineArray<17, UInt>(repeating: 0)
+  var span = registers.mutableSpan
+  // Never nil: 17 words.
+  span.withUnsafeMutableBufferPointer {
+    keg_read_context(context, $0.baseAddress.unsafelyUnwrapped)
+  }
+  var i = 0
+  while i < 16 {
+    if let item = freedItem(at: registers[i]) { return item }
+    i &+= 1
+  }
+  var readable = ReadableRange()
+  var address = registers[KEG_RSP].roundedUp(to: 8)
+  let end = address &+ searchedStack
+  while address < end, readable.covers(address) {
+    if let item = freedItem(at: address.word) { return item }
+    address = address &+ 8
+  }
+  return nil
+}
+
+/// The freed block that `address` points into, if its contents are still those of one.
+private func freedItem(at address: UInt) -> Item? {
+  guard case .item(let item) = place(of: address), item.record.state == .freed,
+    item.record.hasTrash, item.record.pointee.freeThread != 0, address < item.userEnd
+  else { return nil }
+  return item
+}
+
+// MARK: - Guard pages
 
 private func finding(_ address: UInt, _ before: Item, _ isWrite: Bool) -> Finding {
   var item = before

@@ -118,9 +118,7 @@ func bootGuard() {
   let bytes = limit == 0 ? keg_debug_memory_bytes() / 4 : limit &<< 20
   if !debug.pointee.guardArena.boot(limit: bytes, source: Core.heap.pointee.reservation.source) {
     debug.pointee.guardChoice.which = .none
-    return
   }
-  installFaultHandler()
 }
 
 /// Whether an allocation gets guard pages.

@@ -81,6 +81,32 @@ struct DebugCaseTests {
     outcome.expect(outcome.stderr.contains("allocating"), "function")
   }
 
+  @Test(
+    "a fault by a pointer or an index out of freed memory names the block",
+    arguments: ["wild-pointer", "wild-virtual", "wild-index"])
+  func wild(name: String) throws {
+    let outcome = try run(name, good: false)
+    outcome.expect(outcome.status == .killed(signal: SIGSEGV), name)
+    outcome.expect(
+      outcome.stderr.hasPrefix(
+        "kegmalloc: ERROR: use-after-free: use of a pointer that was read from a freed block"), name)
+    for function in ["wild", "allocating", "freeing"] {
+      outcome.expect(outcome.stderr.contains(function), "\(name): \(function)")
+    }
+    outcome.expect(outcome.stderr.components(separatedBy: "ERROR").count == 2, name)
+    let good = try run(name, good: true)
+    good.expect(good.succeeded && good.stdout == "ok\n" && good.stderr == "", name)
+  }
+
+  @Test("a fault that ends the process: what there is to see is seen; else nothing is said")
+  func fault() throws {
+    let outcome = try run("overflow-fault", good: false)
+    outcome.expect(outcome.status == .killed(signal: SIGSEGV), "status")
+    outcome.expect(outcome.stderr.hasPrefix("kegmalloc: ERROR: overflow: "), "report")
+    let plain = try run("fault", good: false)
+    plain.expect(plain.status == .killed(signal: SIGSEGV) && plain.stderr == "", "null pointer")
+  }
+
   @Test("a program that closes every descriptor is heard, in its file too", arguments: ["", "json"])
   func closed(way: String) throws {
     let outcome = try report("closed-descriptors", way)

@@ -1,6 +1,6 @@
-// signal.c: sigaction and signal, so that the handler for SIGSEGV stays ours while the
-// debug library guards pages: what the program installs is kept, reported back to it,
-// and called for every fault once ours has had its look.
+// signal.c: sigaction and signal, so that the handler for SIGSEGV stays ours: what the
+// program installs is kept, reported back to it, and called for every fault once ours
+// has had its look.
 //
 //   fault ─▶ on_fault, all signals blocked ─▶ look, on a stack of our own
 //                     │                       (the program's may be 2 KiB, or full)
@@ -63,6 +63,52 @@ static bool is_ignored(const struct sigaction *action) {
 bool keg_debug_ends_by_fault(void) {
   struct sigaction action = read_action();
   return is_default(&action) || is_ignored(&action);
+}
+
+// ---- pointers that were read from freed memory -------------------------------------
+
+// 64 bits of 0xdeadc0de, or 32 as an index: near them lie members and elements.
+static bool is_trash(uintptr_t word) {
+  if (word - 0xdeadc0dedeadc0de + 0x10000 < 0x20000) return true;
+  uintptr_t high = word >> 32;
+  return (high == 0 || high == 0xffffffff) && (uint32_t)word - 0xdeadc0deu + 0x100 < 0x200;
+}
+
+// Where a call or a jump through memory would have gone, such as that of a virtual
+// function: no register has it. 0: it is another instruction.
+static uintptr_t called_through(const greg_t *registers) {
+  static const uint8_t order[] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
+                                  REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
+                                  REG_R12, REG_R13, REG_R14, REG_R15};
+  const uint8_t *code = (const uint8_t *)registers[REG_RIP];
+  if (!keg_is_readable((uintptr_t)code) || !keg_is_readable((uintptr_t)code + 7)) return 0;
+  int extended = 0;
+  if ((code[0] & 0xf0) == 0x40) extended = (*code++ & 1) << 3;
+  int mode = code[1] >> 6, operation = code[1] >> 3 & 7, base = code[1] & 7;
+  // ff /2 is call, ff /4 is jmp; 4 and 5 are other kinds of operands.
+  if (code[0] != 0xff || (operation != 2 && operation != 4) || mode == 3 || base == 4 ||
+      (mode == 0 && base == 5))
+    return 0;
+  int32_t distance = 0;
+  if (mode == 1) distance = (int8_t)code[2];
+  if (mode == 2) memcpy(&distance, code + 2, sizeof distance);
+  uintptr_t place = (uintptr_t)registers[order[base | extended]] + (uintptr_t)(intptr_t)distance;
+  if (!keg_is_readable(place) || !keg_is_readable(place + 7)) return 0;
+  uintptr_t target;
+  memcpy(&target, (const void *)place, sizeof target);
+  return target;
+}
+
+uintptr_t keg_debug_trash_in(uintptr_t address, const void *context) {
+  // 0 is what the kernel says of addresses that there cannot be; other small ones are null
+  // pointers, whatever else registers hold.
+  if (address != 0 && address < 0x10000) return 0;
+  const greg_t *registers = ((const ucontext_t *)context)->uc_mcontext.gregs;
+  for (int i = 0; i <= REG_RIP; i++)
+    if (is_trash((uintptr_t)registers[i])) return (uintptr_t)registers[i];
+  if (is_trash(address)) return address;
+  uintptr_t target = address == 0 ? called_through(registers) : 0;
+  return is_trash(target) ? target : 0;
 }
 
 // ---- a stack for the look at a fault ---------------------------------------------
@@ -144,7 +190,9 @@ static void on_fault(int number, siginfo_t *info, void *context) {
   } else if (info->si_code == SI_KERNEL) {
     address = 0;
   }
-  if (!is_sent && keg_debug_is_guarded(address)) {
+  // The last fault of a process is the last moment for a check.
+  if (!is_sent && (keg_debug_is_guarded(address) || keg_debug_trash_in(address, context) ||
+                   keg_debug_ends_by_fault())) {
     lock_fault_stack();
     look_from(fault_stack + sizeof fault_stack, address, is_write, context);
     unlock_fault_stack();
@@ -191,6 +239,8 @@ static long owner;
 
 void keg_debug_take_faults(void) {
   __sigaction(SIGSEGV, NULL, &program_action);
+  // What a program ignores from its start its children shall ignore.
+  if (is_ignored(&program_action)) return;
   owner = keg_syscall6(KEG_SYS_getpid, 0, 0, 0, 0, 0, 0);
   has_faults = install(&program_action);
 }

@@ -33,6 +33,29 @@ __attribute__((noinline)) static void stray(size_t size, long offset, size_t len
   freeing(block);
 }
 
+struct Node {
+  virtual ~Node() {}
+  virtual void visit() { is_visited = true; }
+  Node *next;
+  long numbers[6];
+  static volatile bool is_visited;
+};
+volatile bool Node::is_visited;
+static volatile long table[100];
+
+// What was freed is used, as a pointer or as an index, and ends the process.
+__attribute__((noinline)) static void wild(const std::string &name) {
+  Node *node = (Node *)hide((void *)new (allocating(sizeof(Node))) Node);
+  node->next = node;
+  node->numbers[5] = 7;
+  if (!is_good) freeing((void *)node);
+  node = (Node *)hide((void *)node);
+  if (name == "wild-pointer") node->next->numbers[2] = 3;
+  if (name == "wild-virtual") node->visit();
+  if (name == "wild-index") table[(unsigned)node->numbers[5]] = 1;
+  if (is_good) freeing((void *)node);
+}
+
 __attribute__((noinline)) static void run(const std::string &name) {
   long far = 0;
   size_t size = 0;
@@ -40,6 +63,7 @@ __attribute__((noinline)) static void run(const std::string &name) {
   if (sscanf(name.c_str(), "far-%zu-%ld", &size, &far) == 2) return stray(size, far, 8);
   // One write through several slots: run-SIZE-LENGTH.
   if (sscanf(name.c_str(), "run-%zu-%ld", &size, &far) == 2) return stray(size, 0, (size_t)far);
+  if (name.compare(0, 5, "wild-") == 0) return wild(name);
   // Blocks too large to be kept with their contents.
   if (name == "large-write-after-free") {
     char *block = allocating(50 << 20);
@@ -104,6 +128,12 @@ __attribute__((noinline)) static void run(const std::string &name) {
       keeper[40] = 1;
       abort();
     }
+  } else if (name == "overflow-fault") {
+    keeper = allocating(40);
+    if (!is_good) keeper[40] = 1;
+    if (!is_good) *(volatile char *)hide((void *)8) = 1;
+  } else if (name == "fault") {
+    if (!is_good) *(volatile char *)hide((void *)8) = 1;
   } else if (name == "closed-descriptors") {
     for (int i = 3; i < 1024; i++) close(i);
     stray(10, 10, 1);

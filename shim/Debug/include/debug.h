@@ -108,7 +108,9 @@ extern void keg_debug_watch_thread_exit(void) KEG_DEBUG_HIDDEN;
 // ---- faults (shim/DebugExports/signal.c) ---------------------------------------------
 
 /// Makes the handler for SIGSEGV ours for good.
-extern void keg_debug_take_faults(void) KEG_DEBUG_HIDDEN;
+extern void keg_debug_take_faults(void) KEG_DEBUG_HIDDEN __attribute__((weak));
+/// In the hosted build there is none.
+static inline bool keg_debug_can_take_faults(void) { return keg_debug_take_faults != 0; }
 /// Takes and drops the locks of signal.c around a fork; the child gets new ones. Taken
 /// before all others: who looks at a fault takes those.
 enum { KEG_FORK_PREPARE, KEG_FORK_PARENT, KEG_FORK_CHILD };
@@ -125,6 +127,9 @@ extern bool keg_debug_decode_aligned(const void *_Nonnull context,
 /// Does it for the context, at any address that can be used.
 extern void keg_debug_do_aligned(void *_Nonnull context,
                                  const struct keg_aligned_move *_Nonnull move) KEG_DEBUG_HIDDEN;
+/// The register that looks as if it had been read from freed memory, or the address
+/// that faulted; 0: there is none.
+extern uintptr_t keg_debug_trash_in(uintptr_t address, const void *_Nonnull context) KEG_DEBUG_HIDDEN;
 /// Whether a fault ends the process: the program has no handler.
 extern bool keg_debug_ends_by_fault(void) KEG_DEBUG_HIDDEN;
 
