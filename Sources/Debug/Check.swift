@@ -211,11 +211,22 @@ private func originOfRun(before item: Item) -> Item? {
   return nil
 }
 
+/// Checks the end of a slab's margin, which is the left zone of its first slot and no
+/// other item's.
+private func checkMargin(before item: Item) {
+  guard let slab = item.slab, slab.pointee.base == item.slot, slab.start != item.slot,
+    item.record.leftZone == 0, item.record.state != .untouched, item.record.state != .preparing,
+    let damage = damageOfZone(item.leftStart, item.user)
+  else { return }
+  reportLeft(damage, item, .checking)
+}
+
 /// Checks every item there is, and what lies between them, while no thread changes one.
 func validateAll() {
   adoptOrphans()
   withOthersOutside {
     forEachItem { item in
+      checkMargin(before: item)
       switch item.record.state {
       case .live: checkZones(item, .checking)
       case .freed, .free: if !item.isGuarded { checkFree(item) }

@@ -97,7 +97,7 @@ private func freedItem(_ context: UnsafeMutableRawPointer) -> Item? {
 /// The freed block that `address` points into, if its contents are still those of one.
 private func freedItem(at address: UInt) -> Item? {
   guard case .item(let item) = place(of: address), item.record.state == .freed,
-    item.record.hasTrash, item.record.pointee.freeThread != 0, address < item.userEnd
+    item.record.hasTrash, item.record.freeThread != 0, address < item.userEnd
   else { return nil }
   return item
 }

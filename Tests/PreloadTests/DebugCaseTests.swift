@@ -35,7 +35,7 @@ struct DebugCaseTests {
     DebugCase("array-to-delete", "mismatch", ["run"]),
     DebugCase("mismatch-once", "mismatch", ["run"]),
     DebugCase("negative-new", "bad-size", ["run"]),
-    DebugCase("terabytes", "overflow"),
+    DebugCase("terabytes", "overflow"), DebugCase("underflow-kept", "underflow"),
     DebugCase("lost-_exit", "leak", ["allocating", "lose"]),
     DebugCase("lost-quick_exit", "leak", ["allocating", "lose"]),
     DebugCase("overflow-quick_exit", "overflow"),

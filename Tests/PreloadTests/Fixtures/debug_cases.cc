@@ -128,6 +128,10 @@ __attribute__((noinline)) static void run(const std::string &name) {
       keeper[40] = 1;
       abort();
     }
+  } else if (name == "underflow-kept") {
+    // The first of its slab, and never freed.
+    keeper = allocating(700);
+    if (!is_good) keeper[-8] = 1;
   } else if (name == "overflow-fault") {
     keeper = allocating(40);
     if (!is_good) keeper[40] = 1;
