@@ -24,8 +24,13 @@ import Synchronization
     let new = reallocateItem(item, address, size)
     leaveDebug()
     return new == 0 ? Core.fail() : UnsafeMutableRawPointer(bitPattern: new)
-  case .unchecked, .emergency:
-    return keg_realloc(pointer, size)
+  case .unchecked: return keg_realloc(pointer, size)
+  case .emergency:
+    // A handler's. The core would move it to a slot that has a record, and say nothing there.
+    guard let new = allocate(size, alignment: 16, .malloc) else { return Core.fail() }
+    copy(from: address, to: UInt(bitPattern: new), min(keg_usable_size(pointer), size))
+    deallocate(address, Claim(call: .realloc))
+    return new
   case .outside where Core.option(.deepBind) == DeepBindMode.keep && Core.isForeignBlock(address):
     return keg_realloc(pointer, size)
   default:
