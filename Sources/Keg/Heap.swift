@@ -186,15 +186,14 @@ private func importChunks(
   // Steps grow with the heap. The first ones stay below a huge page, so that
   // THP=always cannot inflate a small process.
   let step = max(min(committed / 32, 1 &<< 24), 1 &<< 20).roundedUp(to: Chunk.size)
-  // One part in 64 is what the headers of slabs of 8-byte items take; as much again
-  // is for buckets.
-  heap.pointee.metadata.pointee.lock.withLock {
-    heap.pointee.metadata.pointee.commitAhead((committed &+ max(size, step)) / 32)
-  }
+  // Of a request that may well be refused, only a part is taken precautions for: what
+  // is committed stays charged.
+  heap.commitMetadata(for: committed &+ max(min(size, 1 &<< 26), step))
   // The step first, the bare need when there is no memory for it.
   var wanted = max(size, step)
   while true {
     if heap.pointee.reservation.growHeap(to: top &+ wanted) {
+      if wanted > 1 &<< 26 { heap.commitMetadata(for: committed &+ wanted) }
       heap.pointee.published?(heap.pointee.reservation.chunkCount)
       actual.pointee = wanted
       return top
@@ -203,6 +202,15 @@ private func importChunks(
     wanted = size
   }
   return Arena.none
+}
+
+extension UnsafeMutablePointer where Pointee == Heap {
+  /// Commits in advance what a heap of `bytes` may need: one part in 64 is what the
+  /// headers of slabs of 8-byte items take; as much again is for buckets.
+  @inline(never)
+  fileprivate func commitMetadata(for bytes: UInt) {
+    pointee.metadata.pointee.lock.withLock { pointee.metadata.pointee.commitAhead(bytes / 32) }
+  }
 }
 
 /// The outside arena's import and release functions.

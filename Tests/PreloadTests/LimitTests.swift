@@ -29,6 +29,9 @@ struct LimitTests {
     try expectOK("limits", ["data-grown-later"])
   }
 
+  @Test("requests that are refused cost nothing of a limit on data")
+  func refusedUnderData() throws { try underLimit("d", 256, "data-refused") }
+
   @Test("a limit that the program sets itself", arguments: ["setrlimit", "prlimit"])
   func later(kind: String) throws { try expectOK("limits", [kind]) }
 

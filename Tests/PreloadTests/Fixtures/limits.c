@@ -107,6 +107,15 @@ static void grown_under_data_limit(int later) {
   free(one), free(two), free(block);
 }
 
+// Requests that are refused, of any size, leave all that could be had before.
+static void refused_under_data_limit(void) {
+  free(malloc(1));
+  for (size_t size = 64 * GIB; size > 300 * MIB; size = size / 4 * 3) CHECK(malloc(hide_size(size)) == NULL, "%zu", size);
+  char *block = malloc(200 * MIB);
+  CHECK(block != NULL);
+  free(block);
+}
+
 static void locked_memory(int flags) {
   struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
   setrlimit(RLIMIT_MEMLOCK, &all);
@@ -206,6 +215,8 @@ int main(int argc, char **argv) {
     started_under(RLIMIT_DATA, atoi(kind + 5));
   } else if (!strcmp(kind, "data-grown=256")) {
     grown_under_data_limit(0);
+  } else if (!strcmp(kind, "data-refused=256")) {
+    refused_under_data_limit();
   } else if (!strcmp(kind, "data-grown-later")) {
     grown_under_data_limit(1);
   } else if (!strcmp(kind, "setrlimit")) {
