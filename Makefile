@@ -215,8 +215,10 @@ test-preload: library files examples
 	SWIFT=$(SWIFT) tools/run-tests.sh --filter PreloadTests
 	KEGMALLOC_LIB=$(CURDIR)/$(BUILD)/checked/libkegmalloc.so SWIFT=$(SWIFT) tools/run-tests.sh --skip-build --filter PreloadTests
 
+# The allocator's own thread has no thread-local storage, which instrumented code needs.
 test-tsan:
-	SWIFT=$(SWIFT) tools/run-tests.sh --sanitize=thread --scratch-path .build-tsan \
+	KEGMALLOC_CONF=background:off TSAN_OPTIONS=suppressions=$(CURDIR)/tools/tsan.supp \
+	  SWIFT=$(SWIFT) tools/run-tests.sh --sanitize=thread --scratch-path .build-tsan \
 	  --filter '^(Base|Vmem|Keg|Zone|ZoneAPI)Tests\.'
 
 # Slow ones: whole test-suites and servers. Needs tools/packages-programs.txt.

@@ -15,8 +15,9 @@ import Zone
 struct Ticker: ~Copyable {
   /// Held by the thread that runs a tick; others pass by.
   let lock = Lock(rank: .none)
-  /// Time of the last tick, nanoseconds.
-  var last: UInt64 = 0
+  /// Time of the last tick, nanoseconds. Written under the lock, read without: relaxed,
+  /// who reads a stale one is told by the next look.
+  let last = Atomic<UInt64>(0)
 }
 
 /// Runs a tick if one is due, and honours a request to drain this thread's bins.
@@ -34,10 +35,12 @@ func tickIfDue() {
   let now = keg_monotonic_nanoseconds()
   let decay = UInt64(process.pointee.options[.decay]) &* 1_000_000
   let interval = max(decay / 8, 4_000_000)
-  if now &- process.pointee.ticker.last < interval { return }
+  if now &- process.pointee.ticker.last.load(ordering: .relaxed) < interval { return }
   guard process.pointee.ticker.lock.tryLock() else { return }
-  if let heap = process.pointee.heap, now &- process.pointee.ticker.last >= interval {
-    process.pointee.ticker.last = now
+  if let heap = process.pointee.heap,
+    now &- process.pointee.ticker.last.load(ordering: .relaxed) >= interval
+  {
+    process.pointee.ticker.last.store(now, ordering: .relaxed)
     heap.pointee.now = now
     process.pointee.forEachZone { $0.tick() }
     process.pointee.layerAbove.tick?(now)

@@ -19,7 +19,6 @@ private var warningInterval: UInt64 { 300_000_000_000 }
 extension UnsafeMutablePointer where Pointee == Handle {
   /// An item, or 0 and an error number; 0 and 0: the limit is not what was in the way.
   func takeAtLimit(_ flags: Int32, _ milliseconds: UInt64) -> (item: UInt, error: Int32) {
-    let zone = pointee.zone
     if !isFull { return (0, 0) }
     warn()
     pointee.maxAction?(UnsafeMutableRawPointer(self), pointee.maxArgument)
@@ -32,7 +31,15 @@ extension UnsafeMutablePointer where Pointee == Handle {
     if item != 0 { return (item, 0) }
     if !isFull { return (0, 0) }
     if flags & AllocFlags.noWait != 0 { return (0, 11 /* EAGAIN */) }
+    return takeGranted(flags, milliseconds)
+  }
+
+  /// An item once the limit has room, asked for in the order of coming; 0 and 0: there is
+  /// room and no memory. Unlike a look at the limit this cannot be overtaken.
+  func takeGranted(_ flags: Int32, _ milliseconds: UInt64) -> (item: UInt, error: Int32) {
+    let zone = pointee.zone
     guard wait(milliseconds) else { return (0, 110 /* ETIMEDOUT */) }
+    var item: UInt = 0
     _ = inSection {
       item = zone.allocateItem(TakeFlags(alloc: flags).union(.granted))
       zone.wakeWaiters()

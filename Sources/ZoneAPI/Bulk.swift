@@ -73,11 +73,8 @@ private func pushMany(
   guard let items else { return }
   let all = Int(bitPattern: count)
   // In an array it would be the next one's item.
-  var i = 0
-  while i < all {
-    if _slowPath(items[i] == 0) { die("NULL among items that are freed, at", at: items.address &+ UInt(i) &* 8, zone: handle(zone).name) }
-    i &+= 1
-  }
+  let null = keg_find_null(items.address, count)
+  if _slowPath(null != 0) { die("NULL among items that are freed, at", at: null, zone: handle(zone).name) }
   let isPlain = handle(zone).pointee.destructor == nil
   let done = isPlain ? pushMany(fastBin(handle(zone).giveOffset), items, all) : 0
   if _slowPath(done < all) { handle(zone).freeMany(items + done, all &- done) }

@@ -216,18 +216,33 @@ extension UnsafeMutablePointer where Pointee == Handle {
       // Somebody has freed an item between the two looks, or there is no memory.
       _ = inSection { item = takeThroughCaches(TakeFlags(alloc: flags)) }
       if item != 0 { return item }
-      if !isFull { break }
+      if isFull { continue }
+      if flags & AllocFlags.waitOK == 0 { break }
+      // Room that came and went again, or no memory: a grant tells.
+      let (last, timeout) = takeGranted(flags, milliseconds)
+      if last != 0 { return last }
+      if timeout == 0 { break }
+      _ = fail(timeout)
+      return 0
     }
     if flags & AllocFlags.noVM == 0 {
       // P03: whoever caches on top of this zone gives back first, then the zones.
-      if runDrainHook() { _ = inSection { item = takeThroughCaches(TakeFlags(alloc: flags)) } }
+      if runDrainHook() { item = takeAgain(flags, milliseconds) }
       if item == 0 {
         _ = keg_reclaim(3)
-        _ = inSection { item = takeThroughCaches(TakeFlags(alloc: flags)) }
+        item = takeAgain(flags, milliseconds)
       }
     }
     if item == 0 { _ = fail(12) }
     return item
+  }
+
+  /// After memory was given back.
+  private func takeAgain(_ flags: Int32, _ milliseconds: UInt64) -> UInt {
+    var item: UInt = 0
+    _ = inSection { item = takeThroughCaches(TakeFlags(alloc: flags)) }
+    if item != 0 || !pointee.zone.isLimited || flags & AllocFlags.waitOK == 0 { return item }
+    return takeGranted(flags, milliseconds).item
   }
 
   /// Zeroes and constructs an item; nil when the constructor refuses.

@@ -15,7 +15,7 @@ private let finished = Atomic<Int>(0)
   @Test("U05–U07: four threads on one zone, items of all kinds of slabs", arguments: [24, 512, 8192, 100_000] as [UInt])
   func threads(size: UInt) {
     let zone = TestZone("threads", size: size)
-    Parallel.run(4) { index in
+    inThreads(4) { index in
       for round in 0..<(size > 1000 ? 40 : 200) {
         useItems(of: zone, 1 + round * 7 % 90, mark: UInt(index * 1000 + round))
       }
@@ -28,7 +28,7 @@ private let finished = Atomic<Int>(0)
   func handedOn() {
     let zone = TestZone("handed", size: 64)
     let handed = Collected<UInt>()
-    Parallel.run(4) { index in
+    inThreads(4) { index in
       for round in 0..<300 {
         for _ in 0..<10 {
           let item = zone.take()
@@ -67,7 +67,7 @@ private let finished = Atomic<Int>(0)
         finished.wrappingAdd(1, ordering: .relaxed)
       }
     }
-    Parallel.run(4) { index in
+    inThreads(4) { index in
       for _ in 0..<100 { useItems(of: zone, 60, mark: UInt(index)) }
     }
     #expect(constructed.load(ordering: .relaxed) == 24_000)
@@ -80,7 +80,7 @@ private let finished = Atomic<Int>(0)
   @Test("S08, S09, S12: bulk calls, prefilled arrays and sheaves of four threads")
   func guarantees() {
     let zone = TestZone("guarantees", size: 128)
-    Parallel.run(4) { index in
+    inThreads(4) { index in
       var items = [UInt](repeating: 0, count: 100)
       for round in 0..<100 {
         items.withUnsafeMutableBufferPointer { buffer in
@@ -112,7 +112,7 @@ private let finished = Atomic<Int>(0)
     let barrier = Barrier(2)
     let last = Collected<Int>()
     let item = Collected<UInt>()
-    Parallel.run(2) { index in
+    inThreads(2) { index in
       for _ in 0..<1000 {
         if index == 0 {
           let fresh = zone.take()

@@ -14,7 +14,7 @@ private let live = Atomic<Int>(0)
   @Test("U37: eight threads, five items: all finish, never more than five, nobody is forgotten")
   func waiters() {
     let zone = TestZone("waiters", size: 64) { $0.mostItems = 5 }
-    Parallel.run(8) { index in
+    inThreads(8) { index in
       for _ in 0..<200 {
         let item = zone.take()
         if live.wrappingAdd(1, ordering: .relaxed).newValue > 5 { die("test: more than the limit") }
@@ -34,7 +34,7 @@ private let live = Atomic<Int>(0)
     let zone = TestZone("changes", size: 64)
     let isDone = Shared(UnsafeMutablePointer<Atomic<Bool>>.allocate(capacity: 1))
     isDone.pointer.initialize(to: Atomic(false))
-    Parallel.run(4) { index in
+    inThreads(4) { index in
       if index == 0 {
         for round in 0..<300 {
           _ = keg_zone_set_max(zone.pointer, [0, 8, 100, 3][round % 4])

@@ -12,7 +12,7 @@ import Testing
   func churn() {
     let isDone = Shared(UnsafeMutablePointer<Atomic<Int>>.allocate(capacity: 1))
     isDone.pointer.initialize(to: Atomic(0))
-    Parallel.run(4) { index in
+    inThreads(4) { index in
       if index == 0 {
         while isDone.pointer.pointee.load(ordering: .relaxed) < 3 {
           _ = keg_reclaim(1)
@@ -37,7 +37,7 @@ import Testing
     let zones = (0..<2).map { _ in
       TestZone("secondary", size: 200) { $0.primary = primary.pointer }
     }
-    Parallel.run(4) { index in
+    inThreads(4) { index in
       for _ in 0..<100 { useItems(of: zones[index % 2], 50, mark: UInt(index)) }
     }
     #expect(keg_zone_destroy(primary.pointer, 0) == 16 /* EBUSY */)
@@ -54,7 +54,7 @@ import Testing
     }
     let held = Shared(UnsafeMutablePointer<Atomic<Bool>>.allocate(capacity: 1001))
     for i in 0...1000 { (held.pointer + i).initialize(to: Atomic(false)) }
-    Parallel.run(4) { _ in
+    inThreads(4) { _ in
       for _ in 0..<500 {
         let mine = (0..<10).map { _ in zone.tryToTake() }
         for id in mine where held.pointer[Int(id)].exchange(true, ordering: .relaxed) {
@@ -77,7 +77,7 @@ import Testing
     let source = Arena(pointer: keg_arena_create("source", 1 << 20, 1 << 30, 4096, 0))
     let arena = Arena(pointer: keg_arena_create("stacked", 0, 0, 4096, 16 * 4096))
     #expect(keg_arena_set_source(arena.pointer, source.pointer, 1 << 16) == 0)
-    Parallel.run(5) { index in
+    inThreads(5) { index in
       if index == 4 {
         for _ in 0..<50 {
           _ = keg_arena_reap(arena.pointer)

@@ -9,9 +9,11 @@
 
 import Base
 import Glibc
-import Malloc
+import Platform
+import TestSupport
 import Testing
 
+@testable import Malloc
 @testable import ZoneAPI
 
 /// The layer Debug is linked into the same program, for its own tests, and has connected
@@ -20,6 +22,23 @@ private let withoutChecks: Void = {
   _ = keg_reclaim(1)  // boots
   zoneChecks.pointee = ZoneChecks()
 }()
+
+/// Has the calling thread's cache go in the first round of destructors, not in the last:
+/// then the sanitizer knows nothing of the thread any more.
+private func leaveEarly() {
+  let bins = keg_get_thread_bins()
+  if keg_bins_are_shared(bins) { return }
+  (bins &- ThreadCache.headerBytes).pointer(to: ThreadCache.self).pointee.exitRounds = 3
+}
+
+/// Runs `body` with 0 ..< `count` on a thread each, and waits for all.
+func inThreads(_ count: Int, _ body: @escaping @Sendable (Int) -> Void) {
+  leaveEarly()
+  Parallel.run(count) { index in
+    body(index)
+    leaveEarly()
+  }
+}
 
 /// A zone that threads share.
 struct TestZone: @unchecked Sendable {
@@ -33,6 +52,7 @@ struct TestZone: @unchecked Sendable {
     let made = withUnsafePointer(to: &attributes) { keg_zone_create_attr(name, size, $0) }
     guard let made else { die("test: no zone") }
     pointer = made
+    leaveEarly()
   }
 
   var handle: HandlePointer { UInt(bitPattern: pointer).pointer(to: Handle.self) }

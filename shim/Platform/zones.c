@@ -28,6 +28,18 @@ void keg_publish_empty_zone_table(void) {
   for (int i = 0; i < 3; i++) ((uintptr_t *)arrays[i])[-1] = (uintptr_t)empty_table;
 }
 
+// ---- items -----------------------------------------------------------------------
+
+uintptr_t keg_find_null(uintptr_t items, uintptr_t count) {
+  const uintptr_t *word = (const uintptr_t *)items, *end = word + count;
+  // Eight at a time: two instructions each.
+  for (; end - word >= 8; word += 8)
+    if (!word[0] || !word[1] || !word[2] || !word[3] || !word[4] || !word[5] || !word[6] || !word[7]) break;
+  for (; word != end; word++)
+    if (!*word) return (uintptr_t)word;
+  return 0;
+}
+
 // ---- CPU -------------------------------------------------------------------------
 
 extern const ptrdiff_t __rseq_offset __attribute__((weak));

@@ -110,6 +110,9 @@ extern uintptr_t keg_empty_zone_table(void) KEG_HIDDEN;
 /// Makes the three arrays point at it. Once, before the first zone.
 extern void keg_publish_empty_zone_table(void) KEG_HIDDEN;
 
+/// The address of the first NULL among `count` words at `items`, or 0.
+extern uintptr_t keg_find_null(uintptr_t items, uintptr_t count) KEG_HIDDEN;
+
 /// The CPU that the calling thread runs on, a moment ago.
 extern unsigned keg_cpu(void) KEG_HIDDEN;
 /// CPUs that the process may use; at least 1.
