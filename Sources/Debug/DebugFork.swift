@@ -110,6 +110,14 @@ func childOfFork() {
   debug.pointee.leakedBytes = 0
   forgetReportFile()
   let thread = keg_debug_thread()
+  var i = 7
+  while i > 0 {
+    debug.pointee.forkers[i] = debug.pointee.forkers[i &- 1]
+    i &-= 1
+  }
+  debug.pointee.forkers[0] = thread.pointee.id
+  debug.pointee.forkedAt = milliseconds()
+  debug.pointee.now = debug.pointee.forkedAt &+ 1
   thread.pointee.id = threadID()
   var part = debug.pointee.threads.head
   while let here = part {
@@ -129,4 +137,17 @@ private func forgetReportFile() {
   if path != 0, keg_debug_names_process(path.pointer(to: CChar.self)) {
     debug.pointee.reportDescriptor = -1
   }
+}
+
+/// Whether a thread allocated the item that did not come along when this process was
+/// forked: who held it, in a register perhaps, is not here, and its parent reports it.
+func isOfAbsentThread(_ record: RecordPointer) -> Bool {
+  if debug.pointee.forkedAt == 0 || record.pointee.allocationTime > debug.pointee.forkedAt { return false }
+  let thread = record.allocationThread
+  var i = 0
+  while i < 8 {
+    if debug.pointee.forkers[i] == thread { return false }
+    i &+= 1
+  }
+  return thread != debug.pointee.pid
 }

@@ -58,6 +58,9 @@ struct DebugState: ~Copyable {
   var now: UInt32
   /// How often the leak marks were set; part of every record.
   var epoch: UInt32
+  /// In the child of a fork: when it was made, and which threads of its ancestors forked.
+  var forkedAt: UInt32
+  var forkers: InlineArray<8, UInt32>
   /// The process whose findings these are.
   var pid: UInt32
   /// Whether the last check of this process is done.
@@ -102,6 +105,8 @@ struct DebugState: ~Copyable {
     start = 0
     now = 0
     epoch = 0
+    forkedAt = 0
+    forkers = InlineArray(repeating: 0)
     pid = 0
     isFinished = false
     leaks = 0

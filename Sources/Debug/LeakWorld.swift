@@ -24,7 +24,9 @@ func collectItems(
   forEachItem {
     // A stopped thread is about to free it, or to move it: not lost.
     let state = $0.record.state
-    if state == .live { items.place($0.user, $0.record.size) }
+    if state == .live {
+      items.place($0.user, $0.record.size, isOfAbsentThread($0.record) ? .reachable : .lost)
+    }
     if state == .busy { items.place($0.user, $0.record.size, .reachable) }
   }
   return true

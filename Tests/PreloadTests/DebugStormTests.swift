@@ -1,0 +1,49 @@
+// DebugStormTests.swift: threads, forks, signals and libraries that come and go, under the
+// debug library: programs without a bug that must run to their end and hear nothing.
+
+import Foundation
+import Testing
+
+@Suite("Debug storms", .enabled(if: DebugLibrary.isUsable, "the debug library is not built"))
+struct DebugStormTests {
+  private func runDebug(
+    _ fixture: String, _ arguments: [String] = [], conf: String? = nil
+  ) throws -> Outcome {
+    try run(
+      [try Fixture.build(fixture)] + arguments,
+      environment: [
+        "LD_PRELOAD": DebugLibrary.path, "KEGMALLOC_CONF": conf, "KEGMALLOC_STORM_SECONDS": "1",
+      ], timeout: 120)
+  }
+
+  private func expectSilence(_ fixture: String, _ arguments: [String], conf: String? = nil) throws {
+    let outcome = try runDebug(fixture, arguments, conf: conf)
+    outcome.expect(
+      outcome.succeeded && outcome.stdout.hasSuffix("ok\n") && outcome.stderr == "",
+      "\(fixture) \(arguments)")
+  }
+
+  @Test(
+    "threads on small and strange stacks, cancelled, and left by the first one",
+    arguments: ["small-stacks", "contexts", "cancellation", "main-leaves-first", "exit-while-running"])
+  func threads(name: String) throws { try expectSilence("threads", [name]) }
+
+  @Test("small stacks with guard pages", arguments: ["right", "left"])
+  func guarded(side: String) throws {
+    try expectSilence("threads", ["small-stacks"], conf: "guard:\(side),guard_limit:64")
+  }
+
+  @Test("forks among allocating threads: no child reports what other threads held")
+  func forks() throws { try expectSilence("fork_storm", ["40"]) }
+
+  @Test("vfork and posix_spawn", arguments: ["vfork", "posix_spawn"])
+  func spawns(kind: String) throws { try expectSilence("fork_kinds", [kind]) }
+
+  @Test("handlers that allocate over the allocator: that is told, and nothing else is found")
+  func signals() throws {
+    let outcome = try runDebug("signal_storm", ["2"])
+    let errors = outcome.stderr.components(separatedBy: "kegmalloc: ERROR: ").dropFirst()
+    outcome.expect(
+      outcome.stdout.hasSuffix("ok\n") && errors.allSatisfy { $0.hasPrefix("signal: ") }, "signals")
+  }
+}
