@@ -162,62 +162,82 @@ extension UnsafeMutablePointer where Pointee == Keg {
 
   /// Gives items back. Dies on one that is free already, or no item of this keg.
   ///
-  /// Neighbours in a row, up or down, are marked a word of the bitmap at a time: what
-  /// was allocated together is often freed together. Items freed in no order lie in
-  /// many slabs, whose headers are not in the cache: they are fetched a few items ahead.
+  /// Items freed in no order lie in many slabs, whose headers are not in the cache:
+  /// they are fetched a few items ahead.
   package func give(_ items: UnsafeMutablePointer<UInt>, _ count: Int) {
     let ahead = 6
     let map = pointee.heap.pointee.pageMap
-    let slabBytes = pointee.layout.byteCount
     pointee.lock.lock()
-    var slab: UnsafeMutablePointer<Slab>? = nil
-    var base: UInt = 1
     var i = 0
     while i < count {
       if i &+ ahead < count { prefetchSlab(of: items[i &+ ahead], map) }
-      let item = items[i]
-      if item &- base >= slabBytes || slab == nil {
-        if let slab { relist(slab) }
-        slab = self.slab(of: item)
-        base = slab.unsafelyUnwrapped.pointee.base  // just set
-      }
-      let here = slab.unsafelyUnwrapped  // set for every item
-      let (lowest, length) = run(items + i, count &- i, base)
-      let index = index(of: lowest, in: here)
-      if index &+ length > pointee.layout.itemCount {
-        die("invalid free of", at: lowest &+ length &* pointee.layout.stride, zone: pointee.name)
-      }
-      if let freed = here.give(index, length) {
-        die("double free of", at: base &+ freed &* pointee.layout.stride, zone: pointee.name)
-      }
-      i &+= Int(bitPattern: length)
+      let slab = slab(of: items[i])
+      i &+= give(items + i, count &- i, to: slab)
+      relist(slab)
     }
-    if let slab { relist(slab) }
     pointee.freeCount &+= UInt(bitPattern: count)
     let surplus = detachSurplus()
     pointee.lock.unlock()
     returnSlabs(surplus)
   }
 
-  /// How many of the first items are neighbours in one slab, each above or each below
-  /// the one before, and the lowest of them.
-  @inline(__always)
-  private func run(
-    _ items: UnsafeMutablePointer<UInt>, _ count: Int, _ base: UInt
-  ) -> (lowest: UInt, length: UInt) {
-    let stride = pointee.layout.stride
-    let slabBytes = pointee.layout.byteCount
-    let first = items[0]
-    if count < 2 { return (first, 1) }
-    let step = items[1] &- first
-    guard step == stride || step == 0 &- stride else { return (first, 1) }
-    var length = 1
-    var next = first &+ step
-    while length < count, items[length] == next, next &- base < slabBytes {
-      length &+= 1
-      next &+= step
+  /// Marks the items free that lie in `slab`, up to the first that does not.
+  ///
+  /// What was allocated together is often freed together: items of one word of the
+  /// bitmap are marked in a register, neighbours in a row, up or down, a word at a time.
+  /// - Returns: how many there were, one at least.
+  @inline(never)
+  private func give(
+    _ items: UnsafeMutablePointer<UInt>, _ count: Int, to slab: UnsafeMutablePointer<Slab>
+  ) -> Int {
+    let (base, stride, reciprocal) = (slab.pointee.base, pointee.layout.stride, pointee.reciprocal)
+    let end = pointee.layout.itemCount &* stride
+    var marks = slab.beginMarks()
+    var i = 0
+    while i < count {
+      let offset = items[i] &- base
+      if offset >= end { break }
+      if i &+ 2 < count, items[i &+ 1] &- items[i] == items[i &+ 2] &- items[i &+ 1] {
+        slab.end(marks)
+        let length = giveRun(items + i, count &- i, slab)
+        marks = slab.beginMarks()
+        if length > 0 {
+          i &+= length
+          continue
+        }
+      }
+      let index = (offset &* reciprocal) &>> 40
+      if index &* stride != offset { die("invalid free of", at: items[i], zone: pointee.name) }
+      if slab.mark(index, &marks) { die("double free of", at: items[i], zone: pointee.name) }
+      i &+= 1
     }
-    return (step == stride ? first : next &- step, UInt(bitPattern: length))
+    slab.end(marks)
+    if i == 0 { die("invalid free of", at: items[0], zone: pointee.name) }
+    return i
+  }
+
+  /// Marks the first items free as far as they are neighbours in one slab, each above
+  /// or each below the one before.
+  /// - Returns: how many there were; 0: fewer than two.
+  @inline(never)
+  private func giveRun(
+    _ items: UnsafeMutablePointer<UInt>, _ count: Int, _ slab: UnsafeMutablePointer<Slab>
+  ) -> Int {
+    let (base, stride) = (slab.pointee.base, pointee.layout.stride)
+    let step = items[1] &- items[0]
+    if step != stride, step != 0 &- stride { return 0 }
+    let end = pointee.layout.itemCount &* stride
+    var length = 1
+    while length < count, items[length] &- items[length &- 1] == step,
+      items[length] &- base < end
+    {
+      length &+= 1
+    }
+    let lowest = min(items[0], items[length &- 1])
+    if let freed = slab.give(index(of: lowest, in: slab), UInt(bitPattern: length)) {
+      die("double free of", at: base &+ freed &* stride, zone: pointee.name)
+    }
+    return length
   }
 
   /// Gives one item back.

@@ -119,11 +119,42 @@ extension UnsafeMutablePointer where Pointee == Slab {
     return wanted
   }
 
+  /// Begins to mark items free: `mark` each, then `end`.
+  @inline(__always)
+  package func beginMarks() -> SlabMarks {
+    SlabMarks(lowest: pointee.firstWord)
+  }
+
+  /// Marks the item at `index` free.
+  /// - Returns: whether it was free already.
+  @inline(__always)
+  package func mark(_ index: UInt, _ marks: inout SlabMarks) -> Bool {
+    let word = UInt32(truncatingIfNeeded: index / 64)
+    if word != marks.word {
+      if marks.word != SlabMarks.none { bitmap[Int(marks.word)] = marks.bits }
+      marks.word = word
+      marks.bits = bitmap[Int(word)]
+      marks.lowest = min(marks.lowest, word)
+    }
+    let mask: UInt64 = 1 &<< UInt64(index % 64)
+    if _slowPath(marks.bits & mask != 0) { return true }
+    marks.bits |= mask
+    marks.count &+= 1
+    return false
+  }
+
+  /// Writes the marks to the slab.
+  @inline(__always)
+  package func end(_ marks: SlabMarks) {
+    if marks.word != SlabMarks.none { bitmap[Int(marks.word)] = marks.bits }
+    pointee.firstWord = marks.lowest
+    pointee.freeCount &+= marks.count
+  }
+
   /// Marks `count` items from `index` on free, a word of the bitmap at a time.
   /// - Returns: the index of one that was free already, or nil. The rest is not
   ///   marked then.
-  @inline(__always)
-  package func give(_ index: UInt, _ count: UInt = 1) -> UInt? {
+  package func give(_ index: UInt, _ count: UInt) -> UInt? {
     let first = UInt32(truncatingIfNeeded: index / 64)
     var word = Int(first)
     var bit = UInt64(index % 64)
@@ -159,4 +190,15 @@ extension UnsafeMutablePointer where Pointee == Slab {
       invariant(free == pointee.freeCount, "slab: freeCount differs from the bitmap")
     #endif
   }
+}
+
+/// Items of a slab that are being marked free: the word of the bitmap at hand.
+package struct SlabMarks {
+  fileprivate static var none: UInt32 { .max }
+
+  fileprivate var bits: UInt64 = 0
+  fileprivate var word = none
+  /// No word below has a free item.
+  fileprivate var lowest: UInt32
+  fileprivate var count: UInt32 = 0
 }

@@ -217,11 +217,20 @@ func attachThread() -> UnsafeMutablePointer<ThreadCache>? {
   cache.tableWord.word = keg_empty_zone_table()
   process.pointee.threadListLock.lock()
   process.pointee.threads.append(cache)
-  let count = process.pointee.threads.count
+  let count = countThreads()
   process.pointee.threadListLock.unlock()
   keg_watch_thread_exit(UnsafeMutableRawPointer(cache))
   startBackgroundThread(threadCount: count)
   return cache
+}
+
+/// Threads hand each other items through the depots, a bucket for each; a lone thread has
+/// nobody to hand to. Called with the list locked.
+@inline(never)
+private func countThreads() -> Int {
+  let count = process.pointee.threads.count
+  process.pointee.bucketPools?.pointee.exchangedBuckets = count > 1 ? count : 0
+  return count
 }
 
 /// The destructor of our pthread key: the thread is ending.
@@ -245,6 +254,7 @@ private func detachThread(_ cache: UnsafeMutablePointer<ThreadCache>) {
   cache.pointee.lock.unlock()
   process.pointee.threadListLock.lock()
   process.pointee.threads.remove(cache)
+  _ = countThreads()
   process.pointee.layerAbove.releaseTable?(cache.tableWord.word)
   process.pointee.threadListLock.unlock()
   process.pointee.threadCaches.unsafelyUnwrapped.pointee.give(cache.address)  // made at boot

@@ -96,6 +96,7 @@ package struct BucketPools: ~Copyable {
   // Guides for bounds, each good for itself: relaxed.
   private let bytesInDepots = Atomic<Int>(0)
   private let budget = Atomic<Int>(1 &<< 19)
+  private let exchanged = Atomic<Int>(1 &<< 20)
 
   /// - Parameter memory: room for `BucketSize.count` pools.
   package init(memory: UnsafeMutablePointer<Pool>, metadata: UnsafeMutablePointer<Metadata>) {
@@ -130,6 +131,12 @@ package struct BucketPools: ~Copyable {
   package var depotBudget: Int {
     get { budget.load(ordering: .relaxed) }
     nonmutating set { budget.store(newValue, ordering: .relaxed) }
+  }
+
+  /// Buckets of small items that a depot holds at most, for threads to hand to each other.
+  package var exchangedBuckets: Int {
+    get { exchanged.load(ordering: .relaxed) }
+    nonmutating set { exchanged.store(newValue, ordering: .relaxed) }
   }
 
   borrowing func countDepot(_ bytes: Int) {

@@ -87,6 +87,8 @@ package struct Zone: Linked, ~Copyable {
   package var statistics: ZoneStatistics
   package var limit: Limit
 
+  /// Items of more bytes gain nothing from lying beside their neighbours.
+  static var largestSorted: UInt { 512 }
   /// Empty buckets that a depot keeps for the next exchange.
   static var mostEmpty: Int { 4 }
 
@@ -208,10 +210,16 @@ extension UnsafeMutablePointer where Pointee == Zone {
   /// How many items the depot may hold: as many bytes as all depots together should,
   /// but two buckets at least, and no more than `mostItems`. What a burst frees beyond
   /// that goes to its slabs, where other sizes can have the memory.
+  ///
+  /// Small items have a depot for what threads hand to each other, a bucket for each
+  /// thread. Otherwise slabs serve them better: a bucket comes back in the order of its
+  /// frees, slabs give neighbours.
   @inline(__always)
   private var depotLimit: Int {
     let share = pointee.pools.pointee.depotBudget / Int(bitPattern: max(pointee.itemSize, 1))
-    return min(max(2 &* pointee.bucketEntries, share), pointee.mostItems)
+    let most = min(max(2 &* pointee.bucketEntries, share), pointee.mostItems)
+    if pointee.itemSize > Zone.largestSorted { return most }
+    return min(most, pointee.pools.pointee.exchangedBuckets &* pointee.bucketEntries)
   }
 
   /// Items in the depot now. Takes the zone lock.

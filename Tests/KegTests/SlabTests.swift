@@ -32,7 +32,12 @@ private struct TestSlab {
     }
     return out.prefix(count).suffix(taken).reversed().map { ($0 - Self.base) / Self.stride }
   }
-  func give(_ index: UInt) -> Bool { slab.give(index) == nil }
+  func give(_ index: UInt) -> Bool {
+    var marks = slab.beginMarks()
+    let wasFree = slab.mark(index, &marks)
+    slab.end(marks)
+    return !wasFree
+  }
   var freeCount: UInt32 { slab.pointee.freeCount }
   func check() { slab.checkInvariants(itemCount: itemCount) }
 }
