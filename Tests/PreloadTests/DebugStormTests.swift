@@ -1,5 +1,5 @@
-// DebugStormTests.swift: threads, forks, signals and libraries that come and go, under the
-// debug library: programs without a bug that must run to their end and hear nothing.
+// DebugStormTests.swift: threads and forks under the debug library: programs without a
+// bug that must run to their end and hear nothing.
 
 import Foundation
 import Testing
@@ -12,7 +12,7 @@ struct DebugStormTests {
     try run(
       [try Fixture.build(fixture)] + arguments,
       environment: [
-        "LD_PRELOAD": DebugLibrary.path, "KEGMALLOC_CONF": conf, "KEGMALLOC_STORM_SECONDS": "1",
+        "LD_PRELOAD": DebugLibrary.path, "KEGMALLOC_CONF": conf,
       ], timeout: 120)
   }
 
@@ -38,12 +38,4 @@ struct DebugStormTests {
 
   @Test("vfork and posix_spawn", arguments: ["vfork", "posix_spawn"])
   func spawns(kind: String) throws { try expectSilence("fork_kinds", [kind]) }
-
-  @Test("handlers that allocate over the allocator: that is told, and nothing else is found")
-  func signals() throws {
-    let outcome = try runDebug("signal_storm", ["2"])
-    let errors = outcome.stderr.components(separatedBy: "kegmalloc: ERROR: ").dropFirst()
-    outcome.expect(
-      outcome.stdout.hasSuffix("ok\n") && errors.allSatisfy { $0.hasPrefix("signal: ") }, "signals")
-  }
 }
