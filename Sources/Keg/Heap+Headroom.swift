@@ -69,7 +69,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
     else { return nil }
     if let span = pointee.recentGrowing.take(from: size &* 2, to: size &* 2 &* Self.factor) {
       span.pointee.isDirty = true
-      pointee.growingIdle.store(0, ordering: .relaxed)
+      pointee.growingUsed.store(pointee.now, ordering: .relaxed)
       return span
     }
     guard
@@ -106,7 +106,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
 
   /// Frees a span with headroom.
   package func freeGrowing(_ span: TagPointer) {
-    pointee.growingIdle.store(0, ordering: .relaxed)
+    pointee.growingUsed.store(pointee.now, ordering: .relaxed)
     if pointee.recentGrowing.give(span) { return }
     giveHeadroom(of: span)
     freeSpan(span)
@@ -127,7 +127,9 @@ extension UnsafeMutablePointer where Pointee == Heap {
     var found = false
     while let span = pointee.recentGrowing.take(from: 0, to: .max) {
       giveHeadroom(of: span)
-      freeSpan(span)
+      // As dirty as it has been: what waited long goes at once.
+      arena(of: span).free(
+        span, dirty: true, stamp: pointee.growingUsed.load(ordering: .relaxed))
       found = true
     }
     return found

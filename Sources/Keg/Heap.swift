@@ -45,8 +45,8 @@ package struct Heap: ~Copyable {
   fileprivate let recent = RecentSpans()
   /// See Heap+Headroom.swift.
   let recentGrowing: GrowingSpans
-  /// Timed purges, an eighth of the decay time apart, since one of them was last used.
-  let growingIdle = Atomic<Int>(0)
+  /// The time when one of them was last used. Relaxed: stands for itself.
+  let growingUsed = Atomic<UInt64>(0)
   /// See Heap+Limit.swift. Relaxed: stands for itself.
   let limit = Atomic<UInt>(0)
   // Written and read by any thread; each value stands for itself: relaxed.
@@ -369,9 +369,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
   /// - Returns: how many bytes went back.
   package func purge(notAfter stamp: UInt64, atMost limit: UInt = .max) -> UInt {
     _ = flushRecent()
-    if stamp == .max || pointee.growingIdle.wrappingAdd(1, ordering: .relaxed).newValue > 8 {
-      _ = flushGrowing()
-    }
+    if pointee.growingUsed.load(ordering: .relaxed) <= stamp { _ = flushGrowing() }
     let bytes = purge(pointee.arena, notAfter: stamp, atMost: limit)
     if pointee.outside.isUnused { return bytes }
     return bytes &+ purgeOutside(notAfter: stamp, atMost: limit &- bytes)

@@ -78,13 +78,15 @@ private let MiB: UInt = 1 << 20
       // Too small and too large for it.
       let other = rig.heap.allocateGrowing(9 * MiB)!
       #expect(other.pointee.start != start)
+      rig.heap.pointee.now = 100
       let again = rig.heap.allocateGrowing(MiB)!
       #expect(again.pointee.start == start && again.pointee.isDirty && again.pointee.touched == 9 * MiB)
       rig.heap.freeGrowing(again)
-      for _ in 0..<8 { _ = rig.heap.purge(notAfter: 0) }
+      rig.heap.pointee.now = 120
+      _ = rig.heap.purge(notAfter: 99)
       #expect(rig.heap.recentBytes == 9 * MiB)
-      _ = rig.heap.purge(notAfter: 0)
-      #expect(rig.heap.recentBytes == 0)
+      _ = rig.heap.purge(notAfter: 100)
+      #expect(rig.heap.recentBytes == 0 && rig.heap.dirtyBytes == 0)
       _ = rig.heap.extendGrowing(other, to: MiB)
       rig.heap.giveHeadroom(of: other)
       rig.heap.freeSpan(other)
