@@ -213,29 +213,6 @@ extension UnsafeMutablePointer where Pointee == Heap {
   }
 }
 
-/// The outside arena's import and release functions.
-private func importRegion(
-  _ source: UnsafeMutableRawPointer?, _ size: UInt, _ actual: UnsafeMutablePointer<UInt>,
-  _ isDirty: UnsafeMutablePointer<Bool>
-) -> UInt {
-  let heap = UInt(bitPattern: source).pointer(to: Heap.self)
-  heap.pointee.lock.lock()
-  defer { heap.pointee.lock.unlock() }
-  return heap.pointee.outside.make(
-    size, source: heap.pointee.reservation.source, metadata: heap.pointee.metadata, actual: actual,
-    isDirty: isDirty)
-}
-
-private func releaseRegion(
-  _ source: UnsafeMutableRawPointer?, _ start: UInt, _ isDirty: Bool, _ stamp: UInt64
-) {
-  let heap = UInt(bitPattern: source).pointer(to: Heap.self)
-  heap.pointee.lock.lock()
-  defer { heap.pointee.lock.unlock() }
-  heap.pointee.outside.release(
-    start, isDirty: isDirty, stamp: stamp, source: heap.pointee.reservation.source)
-}
-
 // MARK: - Spans
 
 extension UnsafeMutablePointer where Pointee == Heap {
