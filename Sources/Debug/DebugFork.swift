@@ -116,7 +116,7 @@ func childOfFork() {
     i &-= 1
   }
   debug.pointee.forkers[0] = thread.pointee.id
-  debug.pointee.forkedAt = milliseconds()
+  debug.pointee.forkedAt = max(milliseconds(), 1)  // 0: never
   debug.pointee.now = debug.pointee.forkedAt &+ 1
   thread.pointee.id = threadID()
   var part = debug.pointee.threads.head
