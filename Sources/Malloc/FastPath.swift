@@ -34,7 +34,7 @@ func pop(_ bin: UnsafeMutablePointer<Bin>) -> UInt {
 
 /// Pushes an item, or returns false when the bin is full.
 @inline(__always)
-func push(_ item: UInt, _ bin: UnsafeMutablePointer<Bin>) -> Bool {
+package func push(_ item: UInt, _ bin: UnsafeMutablePointer<Bin>) -> Bool {
   let top = bin.pointee.top
   if _slowPath(top == bin.pointee.high) { return false }
   top.word = item

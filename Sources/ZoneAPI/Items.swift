@@ -54,14 +54,7 @@ func fastBin(_ offset: UInt) -> UnsafeMutablePointer<Bin> {
   _ zone: UnsafeMutableRawPointer, _ item: UnsafeMutableRawPointer?
 ) {
   if _fastPath(UInt(bitPattern: item) >= handle(zone).pointee.leastPlainItem) {
-    let bin = fastBin(handle(zone).giveOffset)
-    let top = bin.pointee.top
-    if _fastPath(top != bin.pointee.high) {
-      top.word = UInt(bitPattern: item)
-      keg_compiler_barrier()
-      bin.pointee.top = top &+ 8
-      return
-    }
+    if _fastPath(push(UInt(bitPattern: item), fastBin(handle(zone).giveOffset))) { return }
   }
   keg_zone_free_slowly(zone, item)
 }
@@ -136,14 +129,7 @@ extension UnsafeMutablePointer where Pointee == Handle {
     if _slowPath(giveOffset == 0) { return free(item, argument) }
     if let destructor = pointee.destructor {
       destructor(item, pointee.itemSize, argument)
-      let bin = fastBin(giveOffset)
-      let top = bin.pointee.top
-      if _fastPath(top != bin.pointee.high) {
-        top.word = UInt(bitPattern: item)
-        keg_compiler_barrier()
-        bin.pointee.top = top &+ 8
-        return
-      }
+      if _fastPath(push(UInt(bitPattern: item), fastBin(giveOffset))) { return }
     }
     giveItem(UInt(bitPattern: item))
   }
