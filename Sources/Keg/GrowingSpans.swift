@@ -21,7 +21,11 @@ struct GrowingSpans: ~Copyable {
   /// What the blocks of all of them have touched, bytes; a moment old.
   var touchedBytes: UInt { touched.load(ordering: .relaxed) }
 
-  private static func size(_ word: UInt) -> UInt { (word &>> 48) &<< 20 }
+  /// Whether a slot has a span of `least` to `most` bytes.
+  private static func fits(_ word: UInt, _ least: UInt, _ most: UInt) -> Bool {
+    let size = (word &>> 48) &<< 20
+    return word != 0 && size >= least && size <= most
+  }
 
   /// - Returns: false when every slot is in use, or the span is larger than 32 GiB.
   func give(_ span: TagPointer) -> Bool {
@@ -48,7 +52,7 @@ struct GrowingSpans: ~Copyable {
     var index = 0
     while index < Self.count {
       let word = slots[index].load(ordering: .relaxed)
-      if word != 0, Self.size(word) >= least, Self.size(word) <= most,
+      if Self.fits(word, least, most),
         slots[index].compareExchange(expected: word, desired: 0, ordering: .acquiring).exchanged
       {
         let span = (word & ((1 &<< 48) &- 1)).pointer(to: BoundaryTag.self)
@@ -64,8 +68,7 @@ struct GrowingSpans: ~Copyable {
   func holds(from least: UInt, to most: UInt) -> Bool {
     var index = 0
     while index < Self.count {
-      let word = slots[index].load(ordering: .relaxed)
-      if word != 0, Self.size(word) >= least, Self.size(word) <= most { return true }
+      if Self.fits(slots[index].load(ordering: .relaxed), least, most) { return true }
       index &+= 1
     }
     return false
