@@ -25,14 +25,16 @@ extension UnsafeMutablePointer where Pointee == Zone {
     let target = level == .trim ? pointee.workingSet.size : 0
     var chain: UnsafeMutablePointer<Bucket>? = nil
     while pointee.workingSet.items > target, let bucket = popFull() {
-      pointee.workingSet.reclaim(Int(bucket.pointee.count))
+      let count = Int(bucket.pointee.count)
+      pointee.workingSet.reclaim(count)
+      pointee.reclaimed &+= count
       bucket.pointee.next = chain
       chain = bucket
     }
     pointee.lock.unlock()
     while let bucket = chain {
       chain = bucket.pointee.next
-      drain(bucket)
+      drain(bucket, reclaimed: true)
       pointee.pools.pointee.give(bucket)
     }
     pointee.keg?.drain()

@@ -76,6 +76,8 @@ package struct Zone: Linked, ~Copyable {
   var empty: UnsafeMutablePointer<Bucket>?
   var emptyCount: Int
   package internal(set) var workingSet: WorkingSet
+  /// Items that a reclaim has taken from the depot and not released yet.
+  var reclaimed: Int
   package internal(set) var startEntries: Int
   package var mostEntries: Int
   /// The depot takes no more items than this.
@@ -111,6 +113,7 @@ package struct Zone: Linked, ~Copyable {
     empty = nil
     emptyCount = 0
     workingSet = WorkingSet()
+    reclaimed = 0
     let entries =
       flags.contains(.noBucket) || flags.contains(.isInternal)
       ? 0 : min(bucketScale &* BucketSize.entries(forItemSize: itemSize), BucketSize.largest)
@@ -129,8 +132,9 @@ package struct Zone: Linked, ~Copyable {
     nonmutating set { entries.store(newValue, ordering: .relaxed) }
   }
 
-  /// Items in the depot. Called with the zone lock held.
-  package var depotItems: Int { workingSet.items }
+  /// Items in the depot, or on their way from there to the keg. Called with the zone lock
+  /// held.
+  package var depotItems: Int { workingSet.items &+ reclaimed }
 }
 
 /// What a zone counts; the zone lock protects it.
@@ -222,11 +226,11 @@ extension UnsafeMutablePointer where Pointee == Zone {
     return min(most, pointee.pools.pointee.exchangedBuckets &* pointee.bucketEntries)
   }
 
-  /// Items in the depot now. Takes the zone lock.
+  /// Items in the depot now, which a reclaim can have. Takes the zone lock.
   package func countDepotItems() -> Int {
     pointee.lock.lock()
     defer { pointee.lock.unlock() }
-    return pointee.depotItems
+    return pointee.workingSet.items
   }
 
   /// Takes over a bucket of a thread that ends, or of one that is drained.
@@ -279,8 +283,9 @@ extension UnsafeMutablePointer where Pointee == Zone {
   }
 
   /// Gives all items of a bucket back to the keg; the bucket is empty then.
-  package func drain(_ bucket: UnsafeMutablePointer<Bucket>) {
-    releaseItems(bucket.slots, Int(bucket.pointee.count))
+  /// - Parameter reclaimed: `reclaimed` counts the items.
+  package func drain(_ bucket: UnsafeMutablePointer<Bucket>, reclaimed: Bool = false) {
+    releaseItems(bucket.slots, Int(bucket.pointee.count), reclaimed: reclaimed)
     bucket.pointee.count = 0
   }
 
@@ -363,7 +368,9 @@ extension UnsafeMutablePointer where Pointee == Zone {
     return done
   }
 
-  func releaseItems(_ items: UnsafeMutablePointer<UInt>, _ count: Int) {
+  func releaseItems(
+    _ items: UnsafeMutablePointer<UInt>, _ count: Int, reclaimed: Bool = false
+  ) {
     if count == 0 { return }
     if let itemFini = pointee.hooks.itemFini {
       let section = keg_step_outside()
@@ -378,6 +385,7 @@ extension UnsafeMutablePointer where Pointee == Zone {
     returnRaw(items, count)
     pointee.lock.lock()
     pointee.statistics.released &+= UInt(bitPattern: count)
+    if reclaimed { pointee.reclaimed &-= count }
     let waiter = isLimited ? grantNext() : nil
     pointee.lock.unlock()
     waiter?.wake()

@@ -99,6 +99,29 @@ import Zone
     }
   }
 
+  @Test("items on their way from the depot to their source are free ones")
+  func reclaimCounts() {
+    Rig.use { rig in
+      let numbers = Numbers(1000)
+      var hooks = ZoneHooks()
+      hooks.importItems = Numbers.importItems
+      hooks.releaseItems = Numbers.releaseItems
+      hooks.argument = Unmanaged.passUnretained(numbers).toOpaque()
+      let zone = Shared(rig.zone("ids", size: 512, keg: nil, hooks: hooks, flags: .cache))
+      rig.fillDepot(of: zone.pointer, 300)
+      let used = Collected<Int>()
+      numbers.whenReleasing = {
+        let zone = zone.pointer
+        used.append(Int(zone.statistics.imported - zone.statistics.released) - zone.depotItems)
+      }
+      zone.pointer.reclaim(.drain)
+      #expect(used.values.count > 1)
+      #expect(used.values.allSatisfy { $0 == 0 })
+      #expect(zone.pointer.depotItems == 0)
+      withExtendedLifetime(numbers) {}
+    }
+  }
+
   @Test("U28: an import function that has nothing left makes allocations fail, and count")
   func cacheZoneExhausted() {
     Rig.use { rig in
@@ -126,6 +149,8 @@ final class Numbers: @unchecked Sendable {
   private let mutex = Mutex()
   private var free: [UInt]
   private var importCount = 0
+  /// Called before a release.
+  var whenReleasing: () -> Void = {}
 
   init(_ count: Int) { free = (1...UInt(count)).reversed() }
 
@@ -147,6 +172,7 @@ final class Numbers: @unchecked Sendable {
   static var releaseItems: ItemRelease {
     { argument, items, count in
       let numbers = Unmanaged<Numbers>.fromOpaque(argument!).takeUnretainedValue()
+      numbers.whenReleasing()
       numbers.mutex.withLock { for index in 0..<Int(count) { numbers.free.append(items[index]) } }
     }
   }
