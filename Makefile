@@ -217,7 +217,8 @@ test-preload: library files examples
 
 # The allocator's own thread has no thread-local storage, which instrumented code needs.
 test-tsan:
-	KEGMALLOC_CONF=background:off TSAN_OPTIONS=suppressions=$(CURDIR)/tools/tsan.supp \
+	KEGMALLOC_CONF=background:off \
+	  TSAN_OPTIONS="suppressions=$(CURDIR)/tools/tsan.supp history_size=7" \
 	  SWIFT=$(SWIFT) tools/run-tests.sh --sanitize=thread --scratch-path .build-tsan \
 	  --filter '^(Base|Vmem|Keg|Zone|ZoneAPI)Tests\.'
 

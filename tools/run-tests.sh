@@ -11,5 +11,7 @@ if [ "$status" -ne 0 ]; then
   grep -a -e ' recorded an issue' -e '✘' -e ': error:' -e 'Fatal error' "$log" | sort -u | head -60
   # A test that ended the process has no line of its own: the ones under way.
   grep -aq '✘ Test run' "$log" || tail -n 20 "$log"
+  # The thread sanitizer's reports come in between.
+  grep -a -A40 '^WARNING: ThreadSanitizer' "$log" | cut -c1-160 | head -120
 fi
 exit "$status"
