@@ -61,10 +61,7 @@ private func handOut(
 ) -> UInt {
   let start = span.pointee.start
   span.pointee.payload = max(size, 1).roundedUp(to: process.pointee.pageSize)
-  if zeroed, span.pointee.isDirty {
-    UnsafeMutableRawPointer(bitPattern: start).unsafelyUnwrapped
-      .initializeMemory(as: UInt8.self, repeating: 0, count: Int(bitPattern: size))
-  }
+  if zeroed, span.pointee.isDirty { clear(start, size, heap) }
   heap.pageMap(ofOwn: start).enter(span, at: start)
   return start
 }

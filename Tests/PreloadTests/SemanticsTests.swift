@@ -28,6 +28,9 @@ struct SemanticsTests {
   @Test("realloc in small steps copies little, and gives back what is no longer needed", .ours)
   func reallocSteps() throws { try expectOK("realloc_steps") }
 
+  @Test("calloc of used memory gives zeros, and a nearly empty table takes few pages", .ours)
+  func sparseTables() throws { try expectOK("sparse_tables") }
+
   @Test("out of memory is survived", arguments: ["small", "large", "mixed"])
   func outOfMemory(kind: String) throws { try expectOK("out_of_memory", [kind]) }
 
