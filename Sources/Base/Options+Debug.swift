@@ -3,6 +3,7 @@
 // KEGMALLOC_CONF serves both.
 
 package enum GuardAlignMode { package static let auto: UInt = 0, sixteen: UInt = 1, natural: UInt = 2 }
+package enum GuardFaultMode { package static let pass: UInt = 0, goOn: UInt = 1 }
 package enum OnErrorMode { package static let go: UInt = 0, abort: UInt = 1, exit: UInt = 2 }
 package enum UnwindMode {
   package static let auto: UInt = 0, libunwind: UInt = 1, tables: UInt = 2, framePointers: UInt = 3
@@ -47,6 +48,10 @@ extension Option {
       number(
         "guard_limit", "MiB", "0", "0 ... 16777216", 0, 0, 16_777_216,
         "debug: memory for items with guard pages, page tables included; 0: a quarter of the machine's or the control group's")
+    case .debugGuardFault:
+      word(
+        "guard_fault", "pass", "pass|go_on", GuardFaultMode.pass, 1,
+        "debug: after the report of a guard page: pass the signal to the program, or let the access through")
     case .debugOnError:
       word(
         "on_error", "continue", "continue|abort|exit", OnErrorMode.go, 2,

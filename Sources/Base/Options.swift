@@ -23,6 +23,7 @@ package enum Option: Int {
   case debugGuard
   case debugGuardAlign
   case debugGuardLimit
+  case debugGuardFault
   case debugOnError
   case debugExitCode
   case debugLogFile

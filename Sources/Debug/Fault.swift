@@ -4,6 +4,7 @@
 //                │   └────▶ 0xdeadc0de in a register? who held it? ─▶    │
 //                │   └────▶ nobody handles it? a last check ────────▶    │
 //                └──────────────▶ the program's handler, or the default ◀┘
+//                                 (guard_fault:go_on: the page is opened instead)
 //
 // The handler stays ours whatever the program installs: shim/DebugExports/signal.c
 // keeps the program's for us, and we call it as the kernel would have done.
@@ -30,27 +31,29 @@ func installFaultHandler() { if keg_debug_can_take_faults() { keg_debug_take_fau
 }
 
 /// Called by the handler for SIGSEGV with the address and the kind of access.
+/// - Returns: whether the access can be made now: the program goes on.
 @c func keg_debug_fault(
   _ address: UInt, _ isWrite: Int32, _ context: UnsafeMutableRawPointer?
-) {
-  guard let context, keg_debug_is_running(), processID() == debug.pointee.pid else { return }
+) -> Bool {
+  guard let context, keg_debug_is_running(), processID() == debug.pointee.pid else { return false }
   let thread = keg_debug_thread()
   let state = thread.pointee.state
   // A handler over a call of ours may hold the locks that a report needs.
-  if state == KEG_DEBUG_INSIDE || state == KEG_DEBUG_NESTED { return }
+  if state == KEG_DEBUG_INSIDE || state == KEG_DEBUG_NESTED { return false }
   thread.pointee.state = KEG_DEBUG_NESTED
+  var goesOn = false
   if debug.pointee.guardArena.contains(address) {
-    if let before = debug.pointee.guardArena.find(address)
-      ?? debug.pointee.guardArena.next(after: nil)
-    {
-      report(finding(address, before, isWrite != 0), context)
+    if let item = guardedItem(blamedFor: address, context) {
+      report(guardFinding(address, item, isWrite != 0), context)
     }
+    goesOn = Core.option(.debugGuardFault) == GuardFaultMode.goOn && openGuard(address)
   } else {
     let trash = keg_debug_trash_in(address, context)
     if trash != 0, debug.pointee.isTrashing { report(finding(trash, context), context) }
   }
-  if keg_debug_ends_by_fault() { finishByForce() }
+  if !goesOn, keg_debug_ends_by_fault() { finishByForce() }
   thread.pointee.state = state
+  return goesOn
 }
 
 private func report(_ finding: Finding, _ context: UnsafeMutableRawPointer) {
@@ -72,13 +75,19 @@ private func finding(_ trash: UInt, _ context: UnsafeMutableRawPointer) -> Findi
     .useAfterFree, "use of a pointer that was read from a freed block", at: item?.user ?? trash, item)
 }
 
-private func freedItem(_ context: UnsafeMutableRawPointer) -> Item? {
+/// The registers of who was interrupted, in DWARF's order.
+func registers(of context: UnsafeMutableRawPointer) -> InlineArray<17, UInt> {
   var registers = InlineArray<17, UInt>(repeating: 0)
   var span = registers.mutableSpan
   // Never nil: 17 words.
   span.withUnsafeMutableBufferPointer {
     keg_read_context(context, $0.baseAddress.unsafelyUnwrapped)
   }
+  return registers
+}
+
+private func freedItem(_ context: UnsafeMutableRawPointer) -> Item? {
+  let registers = registers(of: context)
   var i = 0
   while i < 16 {
     if let item = freedItem(at: registers[i]) { return item }
@@ -100,32 +109,4 @@ private func freedItem(at address: UInt) -> Item? {
     item.record.hasTrash, item.record.freeThread != 0, address < item.userEnd
   else { return nil }
   return item
-}
-
-// MARK: - Guard pages
-
-private func finding(_ address: UInt, _ before: Item, _ isWrite: Bool) -> Finding {
-  var item = before
-  // On the guard page the item behind it may be nearer.
-  if address >= before.end, let next = debug.pointee.guardArena.next(after: before),
-    next.record.state == .live || before.record.state != .live,
-    next.user &- address < address &- before.userEnd
-  {
-    item = next
-  }
-  let kind: FindingClass
-  let phrase: StaticString
-  if item.record.state != .live, item.record.state != .busy {
-    kind = .useAfterFree
-    phrase = isWrite ? "write to a freed block" : "read of a freed block"
-  } else if address < item.user {
-    kind = .underflow
-    phrase = isWrite ? "write before the start of a block" : "read before the start of a block"
-  } else {
-    kind = .overflow
-    phrase = isWrite ? "write past the end of a block" : "read past the end of a block"
-  }
-  var finding = Finding(kind, phrase, at: address, item)
-  finding.access = isWrite ? .write : .read
-  return finding
 }

@@ -8,9 +8,9 @@
 //
 // One reservation, committed in steps, never given back; so the number of mappings
 // does not grow. Where the kernel has only mprotect for us it does: then the number of
-// items is bounded, so that the program does not run out of mappings. Freed items fault at once, and their pages are used again as late as
-// possible: a cursor moves through the arena until 4 GiB are behind it, and then the
-// item that was freed first goes first.
+// items is bounded, so that the program does not run out of mappings. Freed items fault
+// at once, and their pages are used again as late as possible: a cursor moves through
+// the arena until 4 GiB are behind it, and then the item that was freed first goes first.
 //
 // Lock: DebugState.guardLock.
 
@@ -57,6 +57,8 @@ struct GuardArena: ~Copyable {
   /// Whether mprotect was needed for any page.
   private var isProtected = false
   private var mostBytes: UInt = 0
+  /// Whether guards were opened for who goes on after a fault.
+  private var hasOpened = false
   /// Items in the arena so far, and those that the limit kept out.
   private(set) var guarded: UInt = 0
   private(set) var refused: UInt = 0
@@ -190,12 +192,27 @@ struct GuardArena: ~Copyable {
     }
   }
 
+  /// Makes the page at `address` one that does not fault. A guard stays open until the
+  /// item before it is freed; a freed item until it is used again. Called with the lock held.
+  /// - Returns: whether it was done.
+  mutating func open(_ address: UInt) -> Bool {
+    if address >= committed { return false }
+    let page = address & ~(Self.page &- 1)
+    if !GuardPages.remove(page, Self.page, isProtected: isProtected) { return false }
+    hasOpened = true
+    if let item = find(page), page >= item.slot, page < item.end {
+      item.record.address.pointer(to: GuardSlot.self).pointee.isDirty = true
+    }
+    return true
+  }
+
   /// A freed item: its pages fault from now on. Called with the lock held.
   mutating func free(_ slot: UnsafeMutablePointer<GuardSlot>) {
     let page = (slot.address &- slots) / GuardSlot.byteCount
     let pages = UInt(slot.pointee.pageCount)
+    let guards: UInt = _slowPath(hasOpened) ? 1 : 0
     slot.pointee.isDirty =
-      close(start &+ page &* Self.page, pages &* Self.page).map { !$0 } ?? true
+      close(start &+ page &* Self.page, (pages &+ guards) &* Self.page).map { !$0 } ?? true
     livePages &-= pages
     liveItems &-= 1
     let index = Self.classOf(pages).index

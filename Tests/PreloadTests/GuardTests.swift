@@ -89,6 +89,43 @@ struct GuardFaultTests {
     }
   }
 
+  @Test("a copy far past a block is that block's, whatever it touches first", arguments: ["right", "left"])
+  func copies(side: String) throws {
+    for (name, word) in [("copy-from", "read"), ("copy-to", "write")] {
+      for size in [24, 4000, 20_480] {
+        let outcome = try guarded(
+          "guard_faults", [name, String(size), "same", "malloc"], conf: "guard:\(side)")
+        outcome.expect(
+          outcome.stderr.hasPrefix("kegmalloc: ERROR: overflow: \(word) past the end of a block")
+            && outcome.stderr.contains(": \(size) bytes by malloc"),
+          "\(side) \(name) \(size)")
+      }
+    }
+  }
+
+  @Test("guard_fault:go_on lets the access through", arguments: accesses)
+  func goOn(access: Access) throws {
+    for size in [24, 4096, 200_064] {
+      let outcome = try guarded(
+        "guard_faults", [access.name, String(size), "same", "malloc"],
+        conf: "guard:\(access.side),guard_fault:go_on")
+      outcome.expect(
+        outcome.status == .exited(99) && outcome.stdout == "ok\n" && outcome.reportCount == 1,
+        "\(access.testDescription) \(size)")
+      outcome.expect(
+        outcome.reports(access.line, offset: access.offset(size), ["faulting"]),
+        "\(access.testDescription) \(size)")
+    }
+  }
+
+  @Test("guard_fault:go_on: pages that were let through serve again, and calloc's are zero")
+  func goOnReuse() throws {
+    for side in ["right", "left"] {
+      let outcome = try guarded("guard_memory", ["let-through"], conf: "guard:\(side),guard_fault:go_on")
+      outcome.expect(outcome.status == .exited(99) && outcome.stdout == "ok\n", side)
+    }
+  }
+
   @Test("in the gap that an alignment leaves, a write is found by the free")
   func gap() throws {
     let outcome = try guarded(

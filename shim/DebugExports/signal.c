@@ -26,7 +26,7 @@ extern sighandler_t ssignal(int, sighandler_t);
 // Sources/Debug/Fault.swift
 extern bool keg_debug_is_guarded(uintptr_t address) KEG_DEBUG_HIDDEN;
 extern uintptr_t keg_debug_usable_end(uintptr_t address) KEG_DEBUG_HIDDEN;
-extern void keg_debug_fault(uintptr_t address, int is_write, void *context) KEG_DEBUG_HIDDEN;
+extern bool keg_debug_fault(uintptr_t address, int is_write, void *context) KEG_DEBUG_HIDDEN;
 
 static bool has_faults;
 // What the program wants done at SIGSEGV. Read by handlers of any thread, so it is
@@ -126,7 +126,7 @@ static void unlock_fault_stack(void) {
 }
 
 // keg_debug_fault(address, is_write, context) on the stack that ends at `top`.
-extern void look_from(void *top, uintptr_t address, int is_write, void *context) KEG_DEBUG_HIDDEN;
+extern bool look_from(void *top, uintptr_t address, int is_write, void *context) KEG_DEBUG_HIDDEN;
 __asm__(
     ".pushsection .text.look_from,\"ax\",@progbits\n"
     ".hidden look_from\n"
@@ -177,8 +177,10 @@ static void on_fault(int number, siginfo_t *info, void *context) {
   uintptr_t address = (uintptr_t)info->si_addr;
   // Bit 1 of the page fault's error code: a write.
   bool is_write = (machine->uc_mcontext.gregs[REG_ERR] & 2) != 0;
+  bool is_aligned = false;
   struct keg_aligned_move move;
   if (info->si_code == SI_KERNEL && keg_debug_decode_aligned(context, &move)) {
+    is_aligned = true;
     uintptr_t end = keg_debug_usable_end(move.address);
     if (end >= move.address + 16) {
       keg_debug_do_aligned(context, &move);
@@ -194,8 +196,16 @@ static void on_fault(int number, siginfo_t *info, void *context) {
   if (!is_sent && (keg_debug_is_guarded(address) || keg_debug_trash_in(address, context) ||
                    keg_debug_ends_by_fault())) {
     lock_fault_stack();
-    look_from(fault_stack + sizeof fault_stack, address, is_write, context);
+    char *top = fault_stack + sizeof fault_stack;
+    bool goes_on = look_from(top, address, is_write, context);
+    if (goes_on && is_aligned && !keg_is_readable(move.address + 15))
+      goes_on = look_from(top, move.address + 15, is_write, context);
     unlock_fault_stack();
+    if (goes_on) {
+      if (is_aligned) keg_debug_do_aligned(context, &move);
+      errno = saved;
+      return;
+    }
   }
   struct sigaction action = read_action();
   errno = saved;

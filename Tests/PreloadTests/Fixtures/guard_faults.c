@@ -6,6 +6,9 @@
 static const char *access_name, *call_name;
 static size_t block_size;
 
+// Far more than any block here has.
+static char elsewhere[1 << 19];
+
 static int is(const char *name) { return strcmp(access_name, name) == 0; }
 
 __attribute__((noinline)) static char *allocating(size_t size) {
@@ -42,6 +45,9 @@ __attribute__((noinline)) static void *faulting(void *argument) {
   if (is("under-read")) (void)block[-1];
   if (is("far-under-read")) (void)block[-1500];
   if (is("under-write")) block[-1] = 1;
+  // The C library's copy touches the last bytes early.
+  if (is("copy-from")) memcpy(elsewhere, argument, block_size + 40000);
+  if (is("copy-to")) memcpy(argument, elsewhere, block_size + 40000);
   if (is("freed-read")) (void)block[block_size / 2];
   if (is("freed-write")) block[block_size / 2] = 1;
   return NULL;

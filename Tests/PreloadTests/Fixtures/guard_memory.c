@@ -113,6 +113,20 @@ int main(int count, char **arguments) {
     use_again();
     go_through_addresses();
     use_again();
+  } else if (strcmp(name, "let-through") == 0) {
+    for (int i = 0; i < 50; i++) {
+      volatile char *block = hide(malloc(24));
+      block[24] = 1;
+      block[-1] = 1;
+      free((void *)block);
+      block[3] = 1;
+    }
+    go_through_addresses();
+    for (int i = 0; i < 2000; i++) {
+      char *block = calloc(1, 24);
+      CHECK(is_zero(block, 24), "calloc");
+      free(block);
+    }
   } else if (strcmp(name, "locked") == 0) {
     CHECK(mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0, "mlockall");
     use_again();
