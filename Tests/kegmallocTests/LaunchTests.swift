@@ -94,7 +94,31 @@ struct SettingTests {
   func pairs() throws {
     #expect(try Setting.parse("thp:never", known: known) == ["thp:never"])
     #expect(try Setting.parse("thp:never,decay_ms:5", known: known) == ["thp:never", "decay_ms:5"])
-    #expect(try Setting.parse("thp:a:b", known: known) == ["thp:a:b"])
+    #expect(try Setting.parse("thp:a:b", known: known) { _ in true } == ["thp:a:b"])
+  }
+
+  @Test(
+    "a value that the library would not take is refused, with what it takes",
+    arguments: [
+      ("decay_ms:abc", "0 ... 3600000"), ("decay_ms:3600001", "0 ... 3600000"),
+      ("decay_ms:-1", "0 ... 3600000"), ("decay_ms:1 ", "0 ... 3600000"),
+      ("thp:sometimes", "system|never|always"), ("thp:always,background:Auto", "auto|on|off"),
+    ])
+  func badValue(argument: String, range: String) {
+    #expect {
+      try Setting.parse(argument, known: KnownOption.all)
+    } throws: { error in
+      guard let refusal = error as? Refusal else { return false }
+      return refusal.exitCode == 2 && refusal.line.hasSuffix("expected \(range)")
+    }
+  }
+
+  @Test("every default of the library's table is a value that it takes")
+  func defaults() {
+    for option in KnownOption.all where !option.defaultText.isEmpty {
+      #expect(KnownOption.libraryAccepts("\(option.key):\(option.defaultText)"), "\(option.key)")
+    }
+    #expect(!KnownOption.libraryAccepts("nonsense:1"))
   }
 
   @Test("what is not key:value is refused", arguments: ["", "thp", "thp:", ":1", "thp:1,", "thp=1"])

@@ -1,6 +1,8 @@
 import Foundation
 import Testing
 
+@testable import kegmalloc
+
 @Suite("kegmalloc run", .enabled(if: harmlessLibrary != nil))
 struct RunTests {
   let library = harmlessLibrary ?? ""
@@ -57,22 +59,68 @@ struct RunTests {
     #expect(result.errors.contains("did you mean decay_ms?"))
   }
 
-  @Test("refusals and failures have their exit codes and one line")
-  func exitCodes() throws {
+  /// `kegmalloc run` of `arguments` writes one line, which has `word` in it, runs nothing and
+  /// exits with `code`.
+  func expectRefusal(
+    _ arguments: [String], _ code: Int32, _ word: String,
+    sourceLocation: SourceLocation = #_sourceLocation
+  ) throws {
+    let result = try run(arguments)
+    let said = "\(arguments): exit \(result.status), \(result.errors)"
+    #expect(result.status == code, "\(said)", sourceLocation: sourceLocation)
+    #expect(result.errors.hasPrefix("kegmalloc: "), "\(said)", sourceLocation: sourceLocation)
+    #expect(result.errors.contains(word), "\(said)", sourceLocation: sourceLocation)
+    #expect(result.errors.hasSuffix("\n"), "\(said)", sourceLocation: sourceLocation)
+    #expect(result.errors.count { $0 == "\n" } == 1, "\(said)", sourceLocation: sourceLocation)
+    #expect(result.output.isEmpty, "\(said)", sourceLocation: sourceLocation)
+  }
+
+  @Test("a command that is not there or not executable: one line, 127 or 126")
+  func absent() throws {
     let scratch = try Scratch()
     let plain = try scratch.file("plain", "", mode: 0o644)
+    let lost = try scratch.file("lost", "#!/no/such/interpreter\necho ran\n")
+    let locked = try scratch.file("locked", "#!\(plain)\necho ran\n")
+    try expectRefusal(["--", "no-such-command-here"], 127, "not found")
+    try expectRefusal([scratch.path + "/absent"], 127, "no such file")
+    try expectRefusal([plain], 126, "is not executable")
+    try expectRefusal([scratch.path], 126, "is not executable")
+    try expectRefusal([lost], 127, "interpreter /no/such/interpreter not found")
+    try expectRefusal([locked], 126, "interpreter \(plain) is not executable")
+  }
+
+  @Test("a program that no library can be preloaded into: one line, 2")
+  func unserved() throws {
+    let scratch = try Scratch()
     let text = try scratch.file("text", "not a program, whatever its mode says\n")
-    for (arguments, code) in [
-      (["--", "no-such-command-here"], 127), ([scratch.path + "/absent"], 127),
-      ([plain], 126), ([scratch.path], 126), ([text], 2),
-      (["-o", "nonsense", "true"], 2), (["--lib", "/none", "true"], 2),
-    ] as [([String], Int32)] {
-      let result = try run(arguments)
-      #expect(result.status == code, "\(arguments): \(result.errors)")
-      #expect(result.errors.hasPrefix("kegmalloc: "))
-      #expect(result.errors.split(separator: "\n").count == 1)
-      #expect(result.output.isEmpty)
+    try expectRefusal([text], 2, "neither an ELF program nor a script")
+    let i386 = try scratch.file("i386", elfHeader(bits: 32, machine: 3))
+    try expectRefusal([i386], 2, "is a 32-bit program")
+    let bare = try scratch.file("bare", elfHeader(type: 2, machine: Verdict.machine))
+    try expectRefusal([bare], 2, "is statically linked")
+    let loader = "-Wl,--dynamic-linker=/lib/ld-musl-x86_64.so.1"
+    let musl = try #require(try scratch.program("musl", flags: [loader]))
+    try expectRefusal([musl], 2, "is linked against musl")
+    let privileged = try #require(try scratch.program("privileged", flags: []))
+    try scratch.setMode(0o4755, of: privileged)
+    try expectRefusal([privileged], 2, "is set-user-ID")
+    if let sanitized = try scratch.program("sanitized", flags: ["-fsanitize=address"]) {
+      try expectRefusal([sanitized], 2, "is built with a sanitizer")
     }
+    if let whole = try scratch.program("whole", flags: ["-static"]) {
+      try expectRefusal([whole], 2, "is statically linked")
+      let script = try scratch.file("script", "#!\(whole)\n")
+      try expectRefusal([script], 2, "is statically linked")
+    }
+  }
+
+  @Test("a wrong setting or library: one line, 2, before anything runs")
+  func wrongSettings() throws {
+    let echo = ["--", "echo", "ran"]
+    try expectRefusal(["-o", "nonsense"] + echo, 2, "expected key:value")
+    try expectRefusal(["-o", "decay_ms:abc"] + echo, 2, "bad value for decay_ms")
+    try expectRefusal(["-o", "stats:exit,thp:maybe"] + echo, 2, "expected system|never|always")
+    try expectRefusal(["--lib", "/none"] + echo, 2, "no library at /none")
   }
 
   @Test("usage errors exit with 2", arguments: [[], ["--"], ["--bogus", "true"], ["--lib"]])

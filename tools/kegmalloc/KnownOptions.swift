@@ -9,6 +9,16 @@ extension KnownOption {
     Option(rawValue: index).map { KnownOption($0.description) }
   }
 
+  /// Whether the library takes `key:value`, by its own parser.
+  static func libraryAccepts(_ pair: String) -> Bool {
+    guard let option = all.firstIndex(where: { pair.hasPrefix($0.key + ":") }).flatMap(Option.init)
+    else { return false }
+    var options = Options()
+    options[option] = .max  // no value of any option
+    options.parse(pair, origin: "-o", reportTo: -1)
+    return options[option] != .max
+  }
+
   /// What `--stats` stands for.
   static let statisticsAtExit = "stats:exit"
 

@@ -9,7 +9,7 @@ struct Run: ParsableCommand {
     abstract: "Run a command with the allocator preloaded.",
     usage: "kegmalloc run [-o key:value]... [--lib path] [--stats] [--] command [arguments...]",
     discussion: """
-      Exit codes: 2 for a usage error or a program that cannot be served (set-user-ID, \
+      Exit codes: 2 for a usage error, a bad value of an option or a program that cannot be served (set-user-ID, \
       static, musl, 32-bit, sanitizer-built); 126 if the command is not executable; 127 \
       if it was not found; otherwise that of the command.
       """)

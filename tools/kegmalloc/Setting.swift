@@ -12,7 +12,11 @@ struct KnownOption: Equatable {
 
 enum Setting {
   /// The pairs of one `-o` argument, which may hold several, comma-separated.
-  static func parse(_ argument: String, known: [KnownOption]) throws(Refusal) -> [String] {
+  /// - Parameter accepts: whether the library takes a pair of a known key.
+  static func parse(
+    _ argument: String, known: [KnownOption],
+    accepts: (String) -> Bool = KnownOption.libraryAccepts
+  ) throws(Refusal) -> [String] {
     var settings: [String] = []
     for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
       let pair = part.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
@@ -20,9 +24,12 @@ enum Setting {
         throw Refusal(line: "-o \(argument): expected key:value")
       }
       let key = String(pair[0])
-      if !known.isEmpty, !known.contains(where: { $0.key == key }) {
+      guard let option = known.first(where: { $0.key == key }) else {
         let nearest = known.map(\.key).min { distance($0, key) < distance($1, key) } ?? ""
         throw Refusal(line: "-o \(argument): unknown option \(key); did you mean \(nearest)?")
+      }
+      if !accepts(String(part)) {
+        throw Refusal(line: "-o \(argument): bad value for \(key); expected \(option.rangeText)")
       }
       settings.append(String(part))
     }
