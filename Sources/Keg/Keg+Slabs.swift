@@ -131,8 +131,16 @@ extension UnsafeMutablePointer where Pointee == Keg {
   func detachSurplus() -> UnsafeMutablePointer<Slab>? {
     let policy = pointee.policy
     let kept =
-      pointee.slabCount < policy.smallSlabs && policy.idleSlabs == 1 ? 0 : policy.idleSlabs
+      pointee.slabCount < policy.smallSlabs && policy.idleSlabs == 1 && !isLastLittleTouched
+      ? 0 : policy.idleSlabs
     return pointee.free.count > kept ? detachFree(keeping: kept) : nil
+  }
+
+  /// Whether the first free slab came clean and has few pages: as dirty memory it would be
+  /// filled by another size, and the next slab of this one would touch pages of its own.
+  private var isLastLittleTouched: Bool {
+    guard pointee.free.count == 1, let slab = pointee.free.head else { return false }
+    return slab.pointee.touchedBytes <= Slab.fewBytes && !slab.pointee.span.pointee.isDirty
   }
 
   func detachFree(keeping kept: Int) -> UnsafeMutablePointer<Slab>? {

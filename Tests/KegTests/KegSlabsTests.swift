@@ -43,6 +43,39 @@ import TestSupport
     }
   }
 
+  @Test("one of many kegs keeps its free slab while that came clean and has few pages")
+  func littleTouched() {
+    Rig.use { rig in
+      let keg = rig.keg(size: 1024)
+      keg.pointee.policy.smallSlabs = 16
+      let few = Int(Slab.fewBytes) / 1024
+      keg.giveAll(keg.takeAll(few))
+      #expect(keg.slabCount == 1 && keg.slabsReturned == 0)
+      // The lowest addresses go first: no further page.
+      for _ in 0..<100 { keg.giveAll(keg.takeAll(few)) }
+      #expect(keg.slabsMade == 1)
+      keg.checkInvariants()
+      keg.giveAll(keg.takeAll(few + 1))
+      #expect(keg.slabCount == 0)
+      // Its memory comes back dirty: all of it may be resident.
+      keg.giveAll(keg.takeAll(1))
+      #expect(keg.slabCount == 0 && keg.slabsReturned == 2)
+      keg.checkInvariants()
+    }
+  }
+
+  @Test("a drain takes the little touched slab, too")
+  func drainsLittleTouched() {
+    Rig.use { rig in
+      let keg = rig.keg(size: 64)
+      keg.pointee.policy.smallSlabs = 16
+      keg.giveAll(keg.takeAll(1))
+      #expect(keg.slabCount == 1)
+      keg.drain()
+      #expect(keg.slabCount == 0 && keg.freeCount == 0)
+    }
+  }
+
   @Test("give keeps one free slab, drain none")
   func drain() {
     Rig.use { rig in
