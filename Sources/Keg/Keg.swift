@@ -183,46 +183,79 @@ extension UnsafeMutablePointer where Pointee == Keg {
 
   /// Marks the items free that lie in `slab`, up to the first that does not.
   ///
-  /// What was allocated together is often freed together: items of one word of the
-  /// bitmap are marked in a register, neighbours in a row, up or down, a word at a time.
+  /// What was allocated together is often freed together: neighbours in a row, up or
+  /// down, are marked a word of the bitmap at a time, others of one word in a register.
   /// - Returns: how many there were, one at least.
-  @inline(never)
   private func give(
     _ items: UnsafeMutablePointer<UInt>, _ count: Int, to slab: UnsafeMutablePointer<Slab>
   ) -> Int {
-    let (base, stride, reciprocal) = (slab.pointee.base, pointee.layout.stride, pointee.reciprocal)
+    let (base, stride) = (slab.pointee.base, pointee.layout.stride)
     let end = pointee.layout.itemCount &* stride
-    var marks = slab.beginMarks()
     var i = 0
     while i < count {
       let offset = items[i] &- base
       if offset >= end { break }
-      if i &+ 2 < count, items[i &+ 1] &- items[i] == items[i &+ 2] &- items[i &+ 1] {
-        slab.end(marks)
-        let length = giveRun(items + i, count &- i, slab)
-        marks = slab.beginMarks()
-        if length > 0 {
-          i &+= length
-          continue
-        }
+      let length = runLength(items + i, count &- i, slab)
+      if length > 0 {
+        giveRun(from: min(items[i], items[i &+ length &- 1]), length, slab)
+        i &+= length
+        continue
       }
-      let index = (offset &* reciprocal) &>> 40
-      if index &* stride != offset { die("invalid free of", at: items[i], zone: pointee.name) }
-      if slab.mark(index, &marks) { die("double free of", at: items[i], zone: pointee.name) }
+      let index = (offset &* pointee.reciprocal) &>> 40
+      let word = slab.openWord(index / 64)
+      mark(items[i], isItem: index &* stride == offset, index, &word.pointee)
       i &+= 1
+      // The next ones, if they may lie in the same word.
+      let reach = 64 &* stride
+      if i < count, items[i] &- items[i &- 1] &+ reach < 2 &* reach {
+        let start = index / 64 &* reach
+        i &+= mark(
+          items + i, count &- i, from: base &+ start, bytes: min(reach, end &- start), word)
+      }
     }
-    slab.end(marks)
     if i == 0 { die("invalid free of", at: items[0], zone: pointee.name) }
+    slab.pointee.freeCount &+= UInt32(truncatingIfNeeded: i)
     return i
   }
 
-  /// Marks the first items free as far as they are neighbours in one slab, each above
-  /// or each below the one before.
-  /// - Returns: how many there were; 0: fewer than two.
+  /// Marks the items free that lie in the `bytes` from `base` on, up to the first that
+  /// does not: those of one word of a bitmap.
+  /// - Returns: how many there were.
   @inline(never)
-  private func giveRun(
+  private func mark(
+    _ items: UnsafeMutablePointer<UInt>, _ count: Int, from base: UInt, bytes: UInt,
+    _ word: UnsafeMutablePointer<UInt64>
+  ) -> Int {
+    let (stride, reciprocal) = (pointee.layout.stride, pointee.reciprocal)
+    var bits = word.pointee
+    var i = 0
+    while i < count {
+      let offset = items[i] &- base
+      if offset >= bytes { break }
+      let index = (offset &* reciprocal) &>> 40
+      mark(items[i], isItem: index &* stride == offset, index, &bits)
+      i &+= 1
+    }
+    word.pointee = bits
+    return i
+  }
+
+  /// Marks an item free whose bit is `index` modulo 64 of a word of the bitmap.
+  @inline(__always)
+  private func mark(_ item: UInt, isItem: Bool, _ index: UInt, _ bits: inout UInt64) {
+    if _slowPath(!isItem) { die("invalid free of", at: item, zone: pointee.name) }
+    let mask: UInt64 = 1 &<< UInt64(index)
+    if _slowPath(bits & mask != 0) { die("double free of", at: item, zone: pointee.name) }
+    bits |= mask
+  }
+
+  /// How many of the first items are neighbours in one slab, each above or each below
+  /// the one before; 0: fewer than three.
+  @inline(__always)
+  private func runLength(
     _ items: UnsafeMutablePointer<UInt>, _ count: Int, _ slab: UnsafeMutablePointer<Slab>
   ) -> Int {
+    if count < 3 { return 0 }
     let (base, stride) = (slab.pointee.base, pointee.layout.stride)
     let step = items[1] &- items[0]
     if step != stride, step != 0 &- stride { return 0 }
@@ -233,11 +266,16 @@ extension UnsafeMutablePointer where Pointee == Keg {
     {
       length &+= 1
     }
-    let lowest = min(items[0], items[length &- 1])
+    return length < 3 ? 0 : length
+  }
+
+  /// Marks `length` items from the lowest on free.
+  private func giveRun(from lowest: UInt, _ length: Int, _ slab: UnsafeMutablePointer<Slab>) {
     if let freed = slab.give(index(of: lowest, in: slab), UInt(bitPattern: length)) {
-      die("double free of", at: base &+ freed &* stride, zone: pointee.name)
+      die(
+        "double free of", at: slab.pointee.base &+ freed &* pointee.layout.stride,
+        zone: pointee.name)
     }
-    return length
   }
 
   /// Gives one item back.

@@ -127,39 +127,16 @@ extension UnsafeMutablePointer where Pointee == Slab {
     return wanted
   }
 
-  /// Begins to mark items free: `mark` each, then `end`.
+  /// A word of the bitmap, for items that are to be marked free there: one at least.
   @inline(__always)
-  package func beginMarks() -> SlabMarks {
-    SlabMarks(lowest: pointee.firstWord)
+  package func openWord(_ word: UInt) -> UnsafeMutablePointer<UInt64> {
+    let word = UInt32(truncatingIfNeeded: word)
+    if word < pointee.firstWord { pointee.firstWord = word }
+    return bitmap + Int(word)
   }
 
-  /// Marks the item at `index` free.
-  /// - Returns: whether it was free already.
-  @inline(__always)
-  package func mark(_ index: UInt, _ marks: inout SlabMarks) -> Bool {
-    let word = UInt32(truncatingIfNeeded: index / 64)
-    if word != marks.word {
-      if marks.word != SlabMarks.none { bitmap[Int(marks.word)] = marks.bits }
-      marks.word = word
-      marks.bits = bitmap[Int(word)]
-      marks.lowest = min(marks.lowest, word)
-    }
-    let mask: UInt64 = 1 &<< UInt64(index % 64)
-    if _slowPath(marks.bits & mask != 0) { return true }
-    marks.bits |= mask
-    marks.count &+= 1
-    return false
-  }
-
-  /// Writes the marks to the slab.
-  @inline(__always)
-  package func end(_ marks: SlabMarks) {
-    if marks.word != SlabMarks.none { bitmap[Int(marks.word)] = marks.bits }
-    pointee.firstWord = marks.lowest
-    pointee.freeCount &+= marks.count
-  }
-
-  /// Marks `count` items from `index` on free, a word of the bitmap at a time.
+  /// Marks `count` items from `index` on free, a word of the bitmap at a time; `freeCount`
+  /// is the caller's to change.
   /// - Returns: the index of one that was free already, or nil. The rest is not
   ///   marked then.
   package func give(_ index: UInt, _ count: UInt) -> UInt? {
@@ -180,7 +157,6 @@ extension UnsafeMutablePointer where Pointee == Slab {
       word &+= 1
     }
     if first < pointee.firstWord { pointee.firstWord = first }
-    pointee.freeCount &+= UInt32(truncatingIfNeeded: count)
     return nil
   }
 
@@ -198,15 +174,4 @@ extension UnsafeMutablePointer where Pointee == Slab {
       invariant(free == pointee.freeCount, "slab: freeCount differs from the bitmap")
     #endif
   }
-}
-
-/// Items of a slab that are being marked free: the word of the bitmap at hand.
-package struct SlabMarks {
-  fileprivate static var none: UInt32 { .max }
-
-  fileprivate var bits: UInt64 = 0
-  fileprivate var word = none
-  /// No word below has a free item.
-  fileprivate var lowest: UInt32
-  fileprivate var count: UInt32 = 0
 }

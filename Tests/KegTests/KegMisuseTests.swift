@@ -44,6 +44,34 @@ import TestSupport
     try check(result, "double free of")
   }
 
+  @Test("among items of one word of the bitmap, in no order, too")
+  func doubleFreeInWord() async throws {
+    let result = await #expect(
+      processExitsWith: .signal(SIGABRT), observing: [\.standardErrorContent]
+    ) {
+      Rig.use { rig in
+        let keg = rig.keg("malloc-64", size: 64)
+        let items = keg.takeAll(40)
+        keg.giveAll([20, 3, 31, 7, 9, 31].map { items[$0] })
+      }
+    }
+    try check(result, "double free of")
+  }
+
+  @Test("an address inside an item is no item, behind others that are")
+  func interiorInWord() async throws {
+    let result = await #expect(
+      processExitsWith: .signal(SIGABRT), observing: [\.standardErrorContent]
+    ) {
+      Rig.use { rig in
+        let keg = rig.keg("malloc-64", size: 64)
+        let items = keg.takeAll(40)
+        keg.giveAll([items[20], items[3], items[31] + 16])
+      }
+    }
+    try check(result, "invalid free of")
+  }
+
   @Test("an address inside an item is no item")
   func interior() async throws {
     let result = await #expect(

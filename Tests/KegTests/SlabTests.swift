@@ -32,12 +32,13 @@ private struct TestSlab {
     }
     return out.prefix(count).suffix(taken).reversed().map { ($0 - Self.base) / Self.stride }
   }
-  func give(_ index: UInt) -> Bool {
-    var marks = slab.beginMarks()
-    let wasFree = slab.mark(index, &marks)
-    slab.end(marks)
-    return !wasFree
+  /// The index that was free already, or nil.
+  func giveRun(_ index: UInt, _ count: UInt) -> UInt? {
+    let freed = slab.give(index, count)
+    if freed == nil { slab.pointee.freeCount += UInt32(count) }
+    return freed
   }
+  func give(_ index: UInt) -> Bool { giveRun(index, 1) == nil }
   var freeCount: UInt32 { slab.pointee.freeCount }
   func check() { slab.checkInvariants(itemCount: itemCount) }
 }
@@ -73,10 +74,10 @@ private struct TestSlab {
   func runs() {
     let slab = TestSlab(itemCount: 300)
     _ = slab.take(300)
-    #expect(slab.slab.give(60, 140) == nil)
+    #expect(slab.giveRun(60, 140) == nil)
     #expect(slab.freeCount == 140)
     #expect(slab.slab.isFree(60) && slab.slab.isFree(199) && !slab.slab.isFree(200))
-    #expect(slab.slab.give(10, 100) == 60)
+    #expect(slab.giveRun(10, 100) == 60)
     slab.check()
     #expect(slab.take(140) == (60..<200).map { $0 })
   }
