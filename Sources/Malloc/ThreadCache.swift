@@ -110,9 +110,12 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
   var mayGrow: Bool {
     let own = pointee.capacityBytes
     if own >= process.pointee.options[.threadCacheBytes] &<< 10 { return false }
-    let heapBytes = process.pointee.heap.unsafelyUnwrapped.pointee.committedBytes
     return own < ThreadCache.fewBytes
       || process.pointee.cacheBytes.load(ordering: .relaxed) < max(heapBytes / 4, 1 &<< 22)
+  }
+
+  private var heapBytes: UInt {
+    process.pointee.heap.unsafelyUnwrapped.pointee.committedBytes  // a thread's cache is younger
   }
 
   /// Counts what buckets of other sizes make of the capacity, for all threads too.
@@ -147,11 +150,13 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
     return isDone
   }
 
-  /// Called every 64 slow paths. Gives back the items of idle bins, if the thread
-  /// caches more than a small share of the heap: sizes of the program's last phase.
+  /// Called every 64 slow paths. Gives back the items of idle bins, sizes of the
+  /// program's last phase, if the thread caches more than a small share of the heap, or
+  /// if they keep the bins in use from growing.
   func countIdleBins() {
-    let heapBytes = process.pointee.heap.unsafelyUnwrapped.pointee.committedBytes
-    if pointee.capacityBytes > max(heapBytes / 4, ThreadCache.fewBytes) { evictIdleBins() }
+    if pointee.capacityBytes > max(heapBytes / 4, ThreadCache.fewBytes) || !mayGrow {
+      evictIdleBins()
+    }
     pointee.mildLow = pointee.warmLow
     pointee.mildHigh = pointee.warmHigh
     pointee.warmLow = 0

@@ -74,7 +74,9 @@ extension UnsafeMutablePointer where Pointee == Bin {
   ) -> Int {
     let most = zone.pointee.bucketEntries
     if atOnce { return most }
-    guard let loaded else { return min(mayGrow ? 8 : 2, most) }
+    guard let loaded else {
+      return min(mayGrow || zone.pointee.itemSize <= Zone.largestSorted ? 8 : 2, most)
+    }
     let step = mayGrow ? 1 : 0
     let next = min(Int(loaded.pointee.sizeIndex) &+ step, BucketSize.count &- 1)
     return min(BucketSize.capacity(at: next), most)

@@ -60,17 +60,17 @@ import Zone
     }
   }
 
-  @Test("a bin that may not grow starts with two entries and keeps them")
-  func noGrowth() {
+  @Test("a bin that may not grow starts with few entries and keeps them", arguments: [(64, 8), (1024, 2)])
+  func noGrowth(size: UInt, entries: Int) {
     Rig.use { rig in
-      let zone = rig.zone(size: 64)
+      let zone = rig.zone(size: size)
       let bin = rig.bin()
       for _ in 0..<10 {
         #expect(bin.refill(from: zone, mayGrow: false))
-        #expect(bin.loadedCapacity == 2)
+        #expect(bin.loadedCapacity == entries)
         while bin.count > 0 { _ = bin.allocate(zone) }
       }
-      #expect(rig.bucketsInUse == 1 && bin.capacity == 2)
+      #expect(rig.bucketsInUse == 1 && bin.capacity == entries)
     }
   }
 
