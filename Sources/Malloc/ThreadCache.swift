@@ -47,6 +47,8 @@ struct ThreadCache: Linked, ~Copyable {
   var exitRounds: UInt32
 
   static var headerBytes: UInt { 256 }
+  /// The round of destructors that takes the cache down.
+  static var lastExitRound: UInt32 { 2 }
   /// What a thread may cache in any case, bytes.
   static var fewBytes: UInt { 1 &<< 17 }
   static var byteCount: UInt { headerBytes &+ (SizeClass.count &+ 1) &<< Bin.strideShift }
@@ -240,12 +242,13 @@ private func countThreads() -> Int {
 
 /// The destructor of our pthread key: the thread is ending.
 ///
-/// Other destructors may still allocate and free, so pthread is asked to call
-/// again, and the cache goes in the last round (G14).
+/// Other destructors may still allocate and free, so pthread is asked to call again, and
+/// the cache goes in the second round of at most four (G14). Whoever comes even later is
+/// served without bins.
 func threadExits(_ argument: UnsafeMutableRawPointer?) {
   let cache = UInt(bitPattern: argument).pointer(to: ThreadCache.self)
   cache.pointee.exitRounds &+= 1
-  if cache.pointee.exitRounds < 4 /* PTHREAD_DESTRUCTOR_ITERATIONS */ {
+  if cache.pointee.exitRounds < ThreadCache.lastExitRound {
     keg_watch_thread_exit(argument)
     return
   }

@@ -23,12 +23,13 @@ private let withoutChecks: Void = {
   zoneChecks.pointee = ZoneChecks()
 }()
 
-/// Has the calling thread's cache go in the first round of destructors, not in the last:
+/// Has the calling thread's cache go in the first round of destructors, not in a later one:
 /// then the sanitizer knows nothing of the thread any more.
 private func leaveEarly() {
   let bins = keg_get_thread_bins()
   if keg_bins_are_shared(bins) { return }
-  (bins &- ThreadCache.headerBytes).pointer(to: ThreadCache.self).pointee.exitRounds = 3
+  (bins &- ThreadCache.headerBytes).pointer(to: ThreadCache.self).pointee.exitRounds =
+    ThreadCache.lastExitRound - 1
 }
 
 /// Runs `body` with 0 ..< `count` on a thread each, and waits for all.
