@@ -29,7 +29,7 @@ struct ThreadCache: Linked, ~Copyable {
   /// Bit c of the pair: bin c has a bucket.
   var usedLow: UInt64
   var usedHigh: UInt64
-  /// Bit c of the pair: bin c came to a slow path since the last `countIdleBins`.
+  /// Bit c of the pair: bin c was used since the last `countIdleBins`.
   var warmLow: UInt64
   var warmHigh: UInt64
   /// The same of the time between the last two.
@@ -37,6 +37,8 @@ struct ThreadCache: Linked, ~Copyable {
   var mildHigh: UInt64
   /// Held by the owner in a slow path, and by who forks.
   let lock: Lock
+  /// A byte of each bin's `top` at the last `countIdleBins`.
+  var tops: InlineArray<82, UInt8>
   /// Bytes of items that the buckets of all bins can hold.
   var capacityBytes: UInt
   /// Slow paths since the clock was last read.
@@ -62,6 +64,7 @@ struct ThreadCache: Linked, ~Copyable {
     warmHigh = 0
     mildLow = 0
     mildHigh = 0
+    tops = InlineArray(repeating: 0)
     lock = Lock(rank: .thread)
     capacityBytes = 0
     events = 0
@@ -108,12 +111,12 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
   }
 
   /// Whether the bins may get larger buckets. One thread's are bounded by the option
-  /// `thread_cache`; those of all threads by a quarter of the heap, or 4 MiB.
+  /// `thread_cache`; those of all threads by a quarter of the heap, or 1 MiB.
   var mayGrow: Bool {
     let own = pointee.capacityBytes
     if own >= process.pointee.options[.threadCacheBytes] &<< 10 { return false }
     return own < ThreadCache.fewBytes
-      || process.pointee.cacheBytes.load(ordering: .relaxed) < max(heapBytes / 4, 1 &<< 22)
+      || process.pointee.cacheBytes.load(ordering: .relaxed) < max(heapBytes / 4, 1 &<< 20)
   }
 
   private var heapBytes: UInt {
@@ -156,7 +159,8 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
   /// program's last phase, if the thread caches more than a small share of the heap, or
   /// if they keep the bins in use from growing.
   func countIdleBins() {
-    if pointee.capacityBytes > max(heapBytes / 4, ThreadCache.fewBytes) || !mayGrow {
+    noteMovedBins()
+    if pointee.capacityBytes > max(heapBytes / 32, ThreadCache.fewBytes) || !mayGrow {
       evictIdleBins()
     }
     pointee.mildLow = pointee.warmLow
@@ -165,7 +169,19 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
     pointee.warmHigh = 0
   }
 
-  /// Gives back the items of bins that came to no slow path among the last 64 or more.
+  /// Bins that the fast path has used since this was last asked are not idle: the byte
+  /// of `top` is another. Those are missed in which it has come back to where it was.
+  private func noteMovedBins() {
+    forEachUsedBin { index in
+      let top = UInt8(truncatingIfNeeded: bin(index).pointee.top &>> 3)
+      if top != pointee.tops[Int(bitPattern: index)] {
+        pointee.tops[Int(bitPattern: index)] = top
+        noteUsed(index)
+      }
+    }
+  }
+
+  /// Gives back the items of bins that were not used in the last 64 slow paths or more.
   func evictIdleBins() {
     let low = pointee.warmLow | pointee.mildLow
     let high = pointee.warmHigh | pointee.mildHigh
