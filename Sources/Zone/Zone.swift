@@ -137,23 +137,6 @@ package struct Zone: Linked, ~Copyable {
   package var depotItems: Int { workingSet.items &+ reclaimed }
 }
 
-/// What a zone counts; the zone lock protects it.
-package struct ZoneStatistics {
-  /// Items that were taken from and given to the keg, one by one or in buckets.
-  package var imported: UInt = 0
-  package var released: UInt = 0
-  /// Items that crossed between threads and the depot in whole buckets.
-  package var taken: UInt = 0
-  package var put: UInt = 0
-  /// Allocations that found no memory.
-  package var failures: UInt = 0
-  /// Allocations and frees of single items for want of a bucket.
-  package var withoutBucket: UInt = 0
-  /// Times the lock was found held.
-  package var contended: UInt = 0
-  package init() {}
-}
-
 // MARK: - Depot
 
 extension UnsafeMutablePointer where Pointee == Zone {

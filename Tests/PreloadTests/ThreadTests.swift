@@ -36,7 +36,7 @@ struct ForkTests {
   func raw(kind: String) throws { try expectOK("fork_kinds", [kind]) }
 
   @Test("children of _Fork and raw clone beside busy threads allocate and end", .ours)
-  func orphans() throws { try expectOK("fork_kinds", ["orphans"]) }
+  func orphans() throws { try expectOK("fork_kinds", ["orphans"], timeout: 300) }
 
   @Test(
     "other programs are started while threads allocate",

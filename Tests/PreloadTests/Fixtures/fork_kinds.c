@@ -68,7 +68,7 @@ static void orphans(void) {
   for (int i = 0; i < 200; i++) {
     pid_t pid = i & 1 ? _Fork() : raw_clone();
     if (pid == 0) {
-      alarm(20);
+      alarm(200);
       churn(100);
       _exit(0);
     }
