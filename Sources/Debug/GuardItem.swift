@@ -6,7 +6,7 @@
 // With `guard_align:natural` an item on the right is aligned to the largest power of
 // two, up to 16, that divides its size: its last byte is the last of the page. A type's
 // size is a multiple of its alignment, so that is enough for what lies in it; but not
-// for every program that packs more behind a header, hence `auto` and `16`.
+// for every program that packs more behind a header, hence `16`, and `auto` for CPython.
 
 import Base
 import DebugPlatform
@@ -113,7 +113,9 @@ func bootGuard() {
     return
   }
   if debug.pointee.guardChoice.which == .none { return }
-  debug.pointee.guardChoice.alignment = Core.option(.debugGuardAlign)
+  var alignment = Core.option(.debugGuardAlign)
+  if alignment == GuardAlignMode.auto, !keg_debug_has_cpython() { alignment = GuardAlignMode.natural }
+  debug.pointee.guardChoice.alignment = alignment
   let limit = Core.option(.debugGuardLimit)
   let bytes = limit == 0 ? keg_debug_memory_bytes() / 4 : limit &<< 20
   if !debug.pointee.guardArena.boot(limit: bytes, source: Core.heap.pointee.reservation.source) {

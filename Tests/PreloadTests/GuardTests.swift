@@ -135,10 +135,10 @@ struct GuardFaultTests {
       outcome.reports("overflow: write past the end of a block", offset: 24, ["allocating"]))
   }
 
-  @Test("natural alignment is exact for odd sizes too")
-  func natural() throws {
+  @Test("natural alignment is exact for odd sizes too", arguments: ["natural", "auto"])
+  func natural(mode: String) throws {
     let outcome = try guarded(
-      "guard_faults", ["over-read", "101", "same", "malloc"], conf: "guard:right,guard_align:natural")
+      "guard_faults", ["over-read", "101", "same", "malloc"], conf: "guard:right,guard_align:\(mode)")
     outcome.expect(outcome.reports("overflow: read past the end of a block", offset: 101, ["faulting"]))
   }
 

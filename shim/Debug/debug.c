@@ -87,6 +87,15 @@ static uintptr_t least_limit(const char *root, const char *path, const char *nam
   }
 }
 
+// A name that every CPython has. Bound by the loader, so that nobody has to ask it.
+#pragma GCC visibility push(default)
+extern char PyCode_Type[] __attribute__((weak));
+#pragma GCC visibility pop
+
+bool keg_debug_has_cpython(void) {
+  return PyCode_Type != 0;
+}
+
 uintptr_t keg_debug_memory_bytes(void) {
   struct sysinfo info;
   uintptr_t bytes =
