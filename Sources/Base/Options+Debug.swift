@@ -43,7 +43,7 @@ extension Option {
     case .debugGuardAlign:
       word(
         "guard_align", "auto", "auto|16|natural", GuardAlignMode.auto, 2,
-        "debug: alignment of items with a guard page on their right; natural: the power of two that divides the size, so to the byte; auto: that, but in CPython 2 for odd sizes above 32")
+        "debug: alignment of items with a guard page on their right; natural: the power of two that divides the size, so to the byte; auto: that, but in CPython 2 for odd sizes above 32, in Swift 16")
     case .debugGuardLimit:
       number(
         "guard_limit", "MiB", "0", "0 ... 16777216", 0, 0, 16_777_216,

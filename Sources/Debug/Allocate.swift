@@ -247,7 +247,10 @@ private func claim(_ record: RecordPointer) -> Bool {
   while true {
     switch record.change(from: .untouched, to: .preparing) {
     case .untouched: return true
-    case .preparing: keg_cpu_relax()
+    case .preparing:
+      // The other thread may be one that a child of _Fork does not have.
+      if processID() != debug.pointee.pid { return true }
+      keg_cpu_relax()
     default: return false
     }
   }

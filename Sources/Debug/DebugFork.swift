@@ -88,8 +88,8 @@ func parentOfFork() {
   keg_debug_fork_faults(Int32(KEG_FORK_PARENT))
 }
 
-/// The child reports under its own name, and knows no threads but its one.
-func childOfFork() {
+/// Whoever held a lock is not in this process.
+private func resetLocks() {
   debug.pointee.forksInHandlers = 0
   debug.pointee.recordLock.reset()
   debug.pointee.zoneLock.reset()
@@ -101,6 +101,18 @@ func childOfFork() {
   debug.pointee.forkLock.reset()
   keg_debug_set_forking(false)
   childOfForkOfStacks()
+}
+
+/// A child that came to be by _Fork or a raw clone finds a lock of this layer or of the
+/// core held: as there, it shall not hang.
+func forkOrphanedDebug() {
+  resetLocks()
+  keg_debug_fork_faults(Int32(KEG_FORK_CHILD))
+}
+
+/// The child reports under its own name, and knows no threads but its one.
+func childOfFork() {
+  resetLocks()
   childOfForkOfLeaks()
   keg_debug_fork_faults(Int32(KEG_FORK_CHILD))
   debug.pointee.pid = processID()

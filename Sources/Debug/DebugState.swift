@@ -193,6 +193,7 @@ private func bootDebug() -> Bool {
     fork_prepare: { prepareFork() }, fork_parent: { parentOfFork() },
     fork_child: { childOfFork() }, thread_exits: { debugThreadExits() })
   keg_debug_install_hooks(&hooks)
+  layerAbove.pointee.orphaned = { forkOrphanedDebug() }
   bootStacks()
   return true
 }

@@ -6,7 +6,8 @@
 // With `guard_align:natural` an item on the right is aligned to the largest power of
 // two, up to 16, that divides its size: its last byte is the last of the page. A type's
 // size is a multiple of its alignment, so that is enough for what lies in it; but not
-// for every program that packs more behind a header, hence `16`, and `auto` for CPython.
+// for every program that packs more behind a header, hence `16`, and `auto` for CPython and
+// Swift.
 
 import Base
 import DebugPlatform
@@ -114,7 +115,13 @@ func bootGuard() {
   }
   if debug.pointee.guardChoice.which == .none { return }
   var alignment = Core.option(.debugGuardAlign)
-  if alignment == GuardAlignMode.auto, !keg_debug_has_cpython() { alignment = GuardAlignMode.natural }
+  if alignment == GuardAlignMode.auto {
+    if keg_debug_has_swift() {
+      alignment = GuardAlignMode.sixteen
+    } else if !keg_debug_has_cpython() {
+      alignment = GuardAlignMode.natural
+    }
+  }
   debug.pointee.guardChoice.alignment = alignment
   let limit = Core.option(.debugGuardLimit)
   let bytes = limit == 0 ? keg_debug_memory_bytes() / 4 : limit &<< 20

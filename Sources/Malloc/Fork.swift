@@ -54,6 +54,7 @@ func forkOrphaned() {
   forEachLock(.reset)
   process.pointee.hasBackgroundThread = false
   process.pointee.forkOwner = 0
+  process.pointee.layerAbove.orphaned?()
 }
 
 /// What TLS held when the calling thread prepared its fork; nil when it took no locks.

@@ -141,6 +141,9 @@ package struct LayerAbove {
   /// Where the layer keeps its own state, in metadata.
   package var state: UInt = 0
   package var forEachLock: (@convention(c) (_ stage: UInt8, _ action: UInt8) -> Void)?
+  /// Called in a child of _Fork or a raw clone that found a lock held, after the core's
+  /// locks were reset.
+  package var orphaned: (@convention(c) () -> Void)?
   /// Called once a tick by one thread, inside the allocator, without locks but the
   /// ticker's and, often, the caller's thread cache.
   package var tick: (@convention(c) (_ now: UInt64) -> Void)?

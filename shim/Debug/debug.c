@@ -87,13 +87,19 @@ static uintptr_t least_limit(const char *root, const char *path, const char *nam
   }
 }
 
-// A name that every CPython has. Bound by the loader, so that nobody has to ask it.
+// Names that every CPython and Swift's library have. Bound by the loader, so that nobody
+// has to ask it.
 #pragma GCC visibility push(default)
 extern char PyCode_Type[] __attribute__((weak));
+extern char swift_retain[] __attribute__((weak));
 #pragma GCC visibility pop
 
 bool keg_debug_has_cpython(void) {
   return PyCode_Type != 0;
+}
+
+bool keg_debug_has_swift(void) {
+  return swift_retain != 0;
 }
 
 uintptr_t keg_debug_memory_bytes(void) {

@@ -123,7 +123,7 @@ static uintptr_t readable_page;
 static int access_mem(unw_addr_space_t space, unw_word_t address, unw_word_t *value,
                       int is_write, void *argument) {
   (void)space, (void)argument;
-  if (is_write || address < 4096) return -UNW_EINVAL;
+  if (is_write || address < 4096 || address > UINTPTR_MAX - 7) return -UNW_EINVAL;
   for (uintptr_t page = address & ~4095ul; page <= ((address + 7) & ~4095ul); page += 4096)
     if (page != readable_page) {
       if (!keg_is_readable(page)) return -UNW_EINVAL;

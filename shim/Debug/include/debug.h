@@ -137,8 +137,9 @@ extern bool keg_debug_ends_by_fault(void) KEG_DEBUG_HIDDEN;
 /// groups above it.
 extern uintptr_t keg_debug_memory_bytes(void) KEG_DEBUG_HIDDEN;
 
-/// Whether CPython is part of the program from its start.
+/// Whether CPython, or Swift, is part of the program from its start.
 extern bool keg_debug_has_cpython(void) KEG_DEBUG_HIDDEN;
+extern bool keg_debug_has_swift(void) KEG_DEBUG_HIDDEN;
 
 /// The start of the first run of resident pages in [start, end), whose end goes to
 /// `run_end`; `end`: there is none, or the kernel does not say.
