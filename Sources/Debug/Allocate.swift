@@ -127,7 +127,7 @@ func allocateItem(
 /// mtbf, L09), once the program has started; or because the heap would grow beyond `limit`.
 @inline(never)
 private func mustFail(_ size: UInt) -> Bool {
-  let mean = Core.option(.debugMeanFailures)
+  let mean = UInt(processMeanFailures)
   if mean != 0, keg_debug_has_started(), randomNumber() % mean == 0 { return true }
   let limit = Core.option(.debugLimit) &<< 20
   if limit == 0 { return false }

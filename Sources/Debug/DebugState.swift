@@ -167,6 +167,8 @@ private func bootDebug() -> Bool {
   debug.pointee.threadPool = pool
   debug.pointee.isTrashing = Core.option(.debugTrash) == TrashMode.on
   debug.pointee.isFailing = Core.option(.debugMeanFailures) != 0 || Core.option(.debugLimit) != 0
+  // What is not sampled is the core's, failures too.
+  if Core.option(.debugMeanFailures) != 0, Core.option(.debugSample) == 1 { leaveFailuresToDebug() }
   debug.pointee.sampleEvery = Int32(truncatingIfNeeded: Core.option(.debugSample))
   if debug.pointee.sampleEvery > 1 { keg_debug_set_sampling() }
   debug.pointee.start = keg_monotonic_nanoseconds()

@@ -26,7 +26,8 @@ private func phrase(_ kind: FindingClass, _ item: Item) -> StaticString {
 
 /// A free of what is not live, or not the start of an item.
 @inline(never)
-func reportBadFree(_ address: UInt, _ item: Item, _ claim: Claim) {
+func reportBadFree(_ address: UInt, _ slotItem: Item, _ claim: Claim) {
+  let item = itemMeant(by: address, slotItem)
   let state = item.record.state
   if item.user == address, state != .untouched, item.record.freeThread != 0 || state == .busy {
     report(Finding(.doubleFree, doubleFreePhrase(claim.call), at: address, item))
@@ -40,6 +41,17 @@ func reportBadFree(_ address: UInt, _ item: Item, _ claim: Claim) {
   default: phrase = "free of a pointer that is not the start of a block"
   }
   report(Finding(.invalidFree, phrase, at: address, isKnown ? item : nil))
+}
+
+/// The item in whose slot `address` lies; or, if that is behind its end, the next one
+/// when that is nearer: who frees a little before a block means a header of his own.
+private func itemMeant(by address: UInt, _ item: Item) -> Item {
+  if address <= item.userEnd { return item }
+  let behind = item.isGuarded ? debug.pointee.guardArena.next(after: item) : item.slotBehind
+  guard let behind, behind.record.state == .live,
+    behind.user &- address < address &- item.userEnd
+  else { return item }
+  return behind
 }
 
 private func doubleFreePhrase(_ call: FreeKind) -> StaticString {
@@ -63,7 +75,7 @@ func reportInvalidFree(_ address: UInt, _ claim: Claim) {
     case .delete, .deleteArray: "delete of a pointer that no allocation returned"
     default: "free of a pointer that no allocation returned"
     }
-  report(Finding(.invalidFree, phrase, at: address))
+  report(Finding(.invalidFree, phrase, at: address, blockJustBehind(address)))
 }
 
 /// Memory that goes by another call than its kind wants.
@@ -157,7 +169,7 @@ private func isOperatorOfProgram(_ item: Item, _ kind: AllocationKind) -> Bool {
 private func isOperatorNew(_ stack: StackID) -> Bool {
   var isOperator = false
   var isFirst = true
-  forEachFrame(stack) { pc in
+  forEachFrameAndJump(stack) { pc in
     if !isFirst { return }
     isFirst = false
     describeFrame(pc) { frame in

@@ -170,7 +170,7 @@ func writeStack(
   text.append(":\n")
   var number: UInt = 0
   withUnsafeMutablePointer(to: &text) { text in
-    forEachFrame(stack) { pc in
+    forEachFrameAndJump(stack) { pc in
       text.pointee.append("    #")
       text.pointee.append(decimal: number)
       text.pointee.append(" ")

@@ -53,7 +53,7 @@ extension ReportText {
     if stack != 0 {
       var isFirst = true
       withUnsafeMutablePointer(to: &self) { text in
-        forEachFrame(stack) { pc in
+        forEachFrameAndJump(stack) { pc in
           text.pointee.append(isFirst ? "{\"pc\":" : ",{\"pc\":")
           isFirst = false
           text.pointee.quoted(address: pc)

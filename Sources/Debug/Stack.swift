@@ -149,7 +149,7 @@ private func withMetadata(_ body: () -> Void) {
 // MARK: - Capture
 
 @inline(__always)
-private func isOurs(_ pc: UInt) -> Bool {
+func isOurs(_ pc: UInt) -> Bool {
   pc &- stacks.pointee.textStart < stacks.pointee.textSize
 }
 

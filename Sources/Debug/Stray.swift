@@ -153,6 +153,17 @@ func reportStray(_ damage: Damage, _ occasion: Occasion = .checking) {
   }
 }
 
+/// The live block that begins a few bytes behind `address`, where nobody has anything:
+/// who frees that may mean a header of his own.
+func blockJustBehind(_ address: UInt) -> Item? {
+  guard keg_debug_is_running() else { return nil }
+  let first = debug.pointee.guardArena.contains(address) ? debug.pointee.guardArena.next(after: nil) : nil
+  guard let item = first ?? blockAfter(address), item.record.state == .live,
+    item.user &- address <= 64
+  else { return nil }
+  return item
+}
+
 /// How many chunks around a stray write are searched for the block that it missed.
 private var searchedChunks: UInt { 64 }
 

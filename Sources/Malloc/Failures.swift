@@ -12,6 +12,8 @@ struct FailureSource: ~Copyable {
   let mean = Atomic<UInt32>(0)
   /// Counts up; hashed it is a sequence without a pattern, the same in every run.
   let counter = Atomic<UInt64>(0)
+  /// The debug layer asks for itself, once a call, and tries again when the core has nothing.
+  let isLeftToDebug = Atomic<Bool>(false)
 }
 
 /// Mean number of allocations between injected failures of the process; 0: none.
@@ -22,6 +24,9 @@ package var processMeanFailures: UInt32 {
 package func setProcessMeanFailures(_ mean: UInt32) {
   if boot() { process.pointee.failures.mean.store(mean, ordering: .relaxed) }
 }
+
+/// Leaves the failures of malloc to the layer above.
+package func leaveFailuresToDebug() { process.pointee.failures.isLeftToDebug.store(true, ordering: .relaxed) }
 
 /// The next number of a sequence that looks random (splitmix64, Steele et al. 2014).
 package func nextRandom() -> UInt64 {
@@ -36,5 +41,5 @@ package func nextRandom() -> UInt64 {
 @inline(__always)
 func injectsFailure() -> Bool {
   let mean = processMeanFailures
-  return mean != 0 && nextRandom() % UInt64(mean) == 0
+  return mean != 0 && !process.pointee.failures.isLeftToDebug.load(ordering: .relaxed) && nextRandom() % UInt64(mean) == 0
 }

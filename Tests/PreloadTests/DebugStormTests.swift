@@ -36,6 +36,8 @@ struct DebugStormTests {
   @Test("forks among allocating threads: no child reports what other threads held")
   func forks() throws { try expectSilence("fork_storm", ["40"]) }
 
-  @Test("vfork and posix_spawn", arguments: ["vfork", "posix_spawn"])
+  @Test(
+    "vfork, posix_spawn, and children that no fork handler saw",
+    arguments: ["vfork", "posix_spawn", "_Fork", "clone", "orphans"])
   func spawns(kind: String) throws { try expectSilence("fork_kinds", [kind]) }
 }

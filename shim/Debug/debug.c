@@ -87,11 +87,11 @@ static uintptr_t least_limit(const char *root, const char *path, const char *nam
   }
 }
 
-// Names that every CPython and Swift's library have. Bound by the loader, so that nobody
-// has to ask it.
+// Names that every CPython and Swift's library have (swift_retain we have, too). Bound by
+// the loader, so that nobody has to ask it.
 #pragma GCC visibility push(default)
 extern char PyCode_Type[] __attribute__((weak));
-extern char swift_retain[] __attribute__((weak));
+extern char swift_conformsToProtocol[] __attribute__((weak));
 #pragma GCC visibility pop
 
 bool keg_debug_has_cpython(void) {
@@ -99,7 +99,7 @@ bool keg_debug_has_cpython(void) {
 }
 
 bool keg_debug_has_swift(void) {
-  return swift_retain != 0;
+  return swift_conformsToProtocol != 0;
 }
 
 uintptr_t keg_debug_memory_bytes(void) {
