@@ -99,7 +99,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
       pointee.headroom.wrappingSubtract(touched &- span.pointee.touched, ordering: .relaxed)
       span.pointee.touched = touched
       // Others that grow now may soon want the pages that wait.
-      limitDirty(quarters: 2)
+      limitDirty()
     }
     return true
   }

@@ -277,13 +277,13 @@ extension UnsafeMutablePointer where Pointee == Heap {
 
   /// Fresh memory was taken although there may be dirty memory, which did not fit:
   /// as much of that goes back as what is resident exceeds the recent peak of what
-  /// was in use, by more than a quarter or several.
-  package func limitDirty(quarters: UInt = 1) {
+  /// was in use, by more than a quarter.
+  package func limitDirty() {
     let inUse = bytesInUse
     let dirty = pointee.arena.dirtyBytes &+ pointee.recentGrowing.touchedBytes
     let peak = max(inUse, pointee.peakInUse.load(ordering: .relaxed))
     pointee.peakInUse.store(peak, ordering: .relaxed)
-    let most = peak &+ peak / 4 &* quarters &+ 1 &<< 20
+    let most = peak &+ peak / 4 &+ 1 &<< 20
     if inUse &+ dirty > most {
       _ = purge(notAfter: .max, atMost: inUse &+ dirty &- most)
     }

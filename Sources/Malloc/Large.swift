@@ -140,7 +140,7 @@ func resizeLarge(_ span: TagPointer, to size: UInt) -> Bool {
   if spanSize > span.pointee.size {
     if !heap.admits(spanSize &- span.pointee.size) { return false }
     if case .failed = heap.arena(of: span).grow(span, to: spanSize) { return false }
-    if spanSize >= UnsafeMutablePointer<Heap>.leastGrowing { heap.limitDirty(quarters: 2) }
+    if spanSize >= UnsafeMutablePointer<Heap>.leastGrowing { heap.limitDirty() }
   } else if isMuchLess(spanSize, than: span.pointee.size) {
     _ = heap.arena(of: span).shrink(
       span, to: spanSize, dirty: true, stamp: heap.pointee.now)
