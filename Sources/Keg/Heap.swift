@@ -42,7 +42,7 @@ package struct Heap: ~Copyable {
   package var restoreSlot: (@convention(c) (_ slot: UInt) -> Void)?
   /// Slabs of the zones of malloc with items of at most so many bytes have a margin.
   package var mostMargined: UInt = 0
-  fileprivate let recent = RecentSpans()
+  fileprivate let recent: RecentSpans
   /// See Heap+Headroom.swift.
   let recentGrowing: GrowingSpans
   /// The time when one of them was last used. Relaxed: stands for itself.
@@ -104,7 +104,7 @@ package struct Heap: ~Copyable {
     reservation: consuming Reservation, metadata: UnsafeMutablePointer<Metadata>,
     tags: UnsafeMutablePointer<Pool>, slabHeaders: UnsafeMutablePointer<Pool>,
     arena: UnsafeMutablePointer<Arena>, outsideArena: UnsafeMutablePointer<Arena>,
-    growingSlots: UnsafeMutablePointer<Atomic<UInt>>
+    growingSlots: UnsafeMutablePointer<Atomic<UInt>>, recentWords: UnsafeMutablePointer<Atomic<UInt>>
   ) {
     published = nil
     lock = Lock(rank: .heap)
@@ -116,6 +116,7 @@ package struct Heap: ~Copyable {
     self.arena = arena
     self.outsideArena = outsideArena
     recentGrowing = GrowingSpans(slots: growingSlots)
+    recent = RecentSpans(memory: recentWords)
     outside = OutsideRegions()
   }
 
@@ -137,7 +138,8 @@ package struct Heap: ~Copyable {
       let headers = metadata.room(for: Pool.self, count: slabHeaderPoolCount),
       let heap = metadata.room(for: Heap.self), let arena = metadata.room(for: Arena.self),
       let outsideArena = metadata.room(for: Arena.self),
-      let growingSlots = metadata.room(for: Atomic<UInt>.self, count: GrowingSpans.count)
+      let growingSlots = metadata.room(for: Atomic<UInt>.self, count: GrowingSpans.count),
+      let recentWords = metadata.room(for: Atomic<UInt>.self, count: RecentSpans.wordCount)
     else { return nil }
     tags.initialize(
       to: Pool(name: "tags", itemBytes: UInt(MemoryLayout<BoundaryTag>.stride), metadata: metadata))
@@ -150,7 +152,8 @@ package struct Heap: ~Copyable {
     heap.initialize(
       to: Heap(
         reservation: reservation, metadata: metadata, tags: tags, slabHeaders: headers,
-        arena: arena, outsideArena: outsideArena, growingSlots: growingSlots))
+        arena: arena, outsideArena: outsideArena, growingSlots: growingSlots,
+        recentWords: recentWords))
     arena.initialize(
       to: Arena(
         name: "heap", quantum: Chunk.size, tags: tags, mergesSpans: true,
@@ -249,16 +252,23 @@ extension UnsafeMutablePointer where Pointee == Heap {
   /// Hands the recent spans to the arena. Takes its lock.
   /// - Returns: whether there was any.
   package func flushRecent() -> Bool {
+    if pointee.recent.isEmpty { return false }
     var found = false
     var index = 0
     while index < RecentSpans.count {
-      if pointee.recent.word(index) != 0, let span = pointee.recent.remove(index) {
+      if let span = pointee.recent.remove(index) {
         freeSpan(span)
         found = true
       }
       index &+= 1
     }
     return found
+  }
+
+  /// Frees the span of a slab: kept for the next slab of its size where there is room.
+  func freeSlabSpan(_ span: TagPointer) {
+    span.pointee.isDirty = true
+    if !giveRecent(span) { freeSpan(span) }
   }
 
   /// Bytes of recent spans: in use for the arena, dirty for everybody else.

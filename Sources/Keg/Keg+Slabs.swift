@@ -80,7 +80,9 @@ extension UnsafeMutablePointer where Pointee == Keg {
   func makeSlab() -> UnsafeMutablePointer<Slab>? {
     let layout = pointee.layout
     let heap = pointee.heap
-    guard let span = heap.allocateSpan(layout.byteCount) else { return nil }
+    guard let span = heap.takeRecent(layout.byteCount) ?? heap.allocateSpan(layout.byteCount) else {
+      return nil
+    }
     let header = pointee.headers.take()
     guard header != 0 else {
       heap.freeSpan(span)
@@ -176,7 +178,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
       let span = slab.pointee.span
       pointee.heap.pageMap(ofOwn: start).clear(at: start, chunkCount: pointee.layout.chunkCount)
       pointee.headers.give(slab.address)
-      pointee.heap.freeSpan(span)
+      pointee.heap.freeSlabSpan(span)
     }
   }
 

@@ -1,54 +1,91 @@
-// RecentSpans.swift: the large blocks that were freed last, each kept whole.
+// RecentSpans.swift: the spans that were freed last, each kept whole.
 //
-//   free ──▶ |slot|slot|slot|slot| ──▶ malloc of exactly that size
-//                    │ no slot is empty, memory is short, or time is over
-//                    ▼
-//                  arena, where spans coalesce and are purged
+//   bySize  |1|2|3|…|128|     for each size in chunks: which slots have such a span
+//              │
+//              ▼ bit i
+//   slots   |span|    |span|span|      used: bit i, somebody has slot i
 //
-// A program that makes and frees a block of one size again and again gets the same
-// span without a lock and without a look at the arena. A slot changes by one
-// compare-and-swap, so that any thread may use it at any time, a signal handler too.
+//   free ──▶ a slot ──▶ malloc, or a slab, of exactly that size
+//                │ no slot is free, memory is short, or time is over
+//                ▼
+//              arena, where spans coalesce and are purged
+//
+// A program that makes and frees blocks of one size again and again, one or sixty of
+// them, gets the same spans without a lock and without a look at the arena. Who clears
+// a bit of `bySize` owns the slot and what is in it; a bit is one compare-and-swap, so
+// any thread may use the table at any time, a signal handler too.
 //
 // For the arena these spans are in use; they count as dirty. A slot is a word: the
 // address of the tag, below 2^48, and above it the size in OS pages, so that nobody
 // reads the tag of a span that another thread may just take.
 
 import Base
+import Pages
 import Synchronization
 import Vmem
 
 struct RecentSpans: ~Copyable {
-  private let first = Atomic<UInt>(0)
-  private let second = Atomic<UInt>(0)
-  private let third = Atomic<UInt>(0)
-  private let fourth = Atomic<UInt>(0)
+  private let slots: UnsafeMutablePointer<Atomic<UInt>>
+  private let bySize: UnsafeMutablePointer<Atomic<UInt>>
+  private let used = Atomic<UInt>(0)
   private let uses = Atomic<UInt>(0)
 
-  static var count: Int { 4 }
+  /// Bits of a word.
+  static var count: Int { 64 }
+  /// How many sizes at most.
+  static var sizes: UInt { 4 }
   /// Larger spans are not kept, in bytes.
   static var largest: UInt { 1 &<< 23 }
+  /// Words of the table.
+  static var wordCount: Int { count &+ Int(bitPattern: largest &>> Chunk.shift) }
 
-  /// The size of a span, where a slot has it.
+  /// - Parameter memory: `wordCount` words, zero.
+  init(memory: UnsafeMutablePointer<Atomic<UInt>>) {
+    slots = memory
+    bySize = memory + Self.count
+  }
+
+  /// The span and its size, as a slot has them.
   @inline(__always)
-  private static func sizeBits(_ size: UInt) -> UInt { (size &>> 12) &<< 48 }
+  private static func word(_ span: TagPointer) -> UInt {
+    span.address | (span.pointee.size &>> 12) &<< 48
+  }
   @inline(__always)
   private static func tag(_ word: UInt) -> TagPointer {
     (word & ((1 &<< 48) &- 1)).pointer(to: BoundaryTag.self)
   }
-
-  /// - Precondition: `size` is a multiple of 4,096, as all spans are.
   @inline(__always)
-  private borrowing func take(_ slot: borrowing Atomic<UInt>, _ size: UInt) -> TagPointer? {
-    let word = slot.load(ordering: .relaxed)
-    guard word != 0, word &>> 48 == size &>> 12 else { return nil }
-    return slot.compareExchange(expected: word, desired: 0, ordering: .acquiring).exchanged
-      ? Self.tag(word) : nil
+  private static func size(_ word: UInt) -> UInt { (word &>> 48) &<< 12 }
+
+  /// - Precondition: `size` is a multiple of a chunk, not 0, and `largest` at most.
+  @inline(__always)
+  private borrowing func slots(of size: UInt) -> UnsafeMutablePointer<Atomic<UInt>> {
+    bySize + Int(bitPattern: (size &>> Chunk.shift) &- 1)
   }
 
-  /// A span of `size` bytes.
+  /// A span of `size` bytes, a multiple of a chunk and not 0.
   @inline(__always)
   borrowing func take(_ size: UInt) -> TagPointer? {
-    take(first, size) ?? take(second, size) ?? take(third, size) ?? take(fourth, size)
+    if size > Self.largest { return nil }
+    let slots = slots(of: size)
+    var bits = slots.pointee.load(ordering: .relaxed)
+    while bits != 0 {
+      let index = 63 &- bits.leadingZeroBitCount
+      let (won, now) = slots.pointee.compareExchange(
+        expected: bits, desired: bits ^ (1 &<< UInt(bitPattern: index)), ordering: .acquiring)
+      if won { return vacate(index) }
+      bits = now
+    }
+    return nil
+  }
+
+  /// Empties a slot that is the caller's.
+  @inline(__always)
+  private borrowing func vacate(_ index: Int) -> TagPointer {
+    let word = slots[index].load(ordering: .relaxed)
+    // Releases the read above, for who has the slot next.
+    used.bitwiseXor(1 &<< UInt(bitPattern: index), ordering: .releasing)
+    return Self.tag(word)
   }
 
   /// Counts a use. True about every 64th time: who never comes to a slow path has the
@@ -60,47 +97,57 @@ struct RecentSpans: ~Copyable {
     return count & 63 == 0
   }
 
-  @inline(__always)
-  private borrowing func give(_ slot: borrowing Atomic<UInt>, _ span: TagPointer) -> Bool {
-    slot.load(ordering: .relaxed) == 0
-      && slot.compareExchange(expected: 0, desired: span.address | Self.sizeBits(span.pointee.size), ordering: .releasing).exchanged
-  }
-
-  /// - Returns: false when every slot is in use.
+  /// Spans of a size that is not there yet are kept in the first few slots only: of
+  /// sizes that do not come again, the arena makes larger ones.
+  /// - Precondition: the span has `largest` bytes at most.
+  /// - Returns: false when there is no slot for it.
   @inline(__always)
   borrowing func give(_ span: TagPointer) -> Bool {
-    give(first, span) || give(second, span) || give(third, span) || give(fourth, span)
-  }
-
-  /// Takes what slot `index` holds.
-  borrowing func remove(_ index: Int) -> TagPointer? {
-    let word =
-      switch index {
-      case 0: first.exchange(0, ordering: .acquiring)
-      case 1: second.exchange(0, ordering: .acquiring)
-      case 2: third.exchange(0, ordering: .acquiring)
-      default: fourth.exchange(0, ordering: .acquiring)
+    let slots = slots(of: span.pointee.size)
+    var bits = used.load(ordering: .relaxed)
+    while bits != .max {
+      let bit = ~bits & (bits &+ 1)
+      if bit >= 1 &<< Self.sizes, slots.pointee.load(ordering: .relaxed) == 0 { return false }
+      let (won, now) = used.compareExchange(
+        expected: bits, desired: bits | bit, ordering: .acquiring)
+      if won {
+        self.slots[bit.trailingZeroBitCount].store(Self.word(span), ordering: .relaxed)
+        // Releases the slot and the span to who takes it.
+        slots.pointee.bitwiseXor(bit, ordering: .releasing)
+        return true
       }
-    return word == 0 ? nil : Self.tag(word)
+      bits = now
+    }
+    return false
   }
 
-  @inline(__always)
-  borrowing func word(_ index: Int) -> UInt {
-    switch index {
-    case 0: first.load(ordering: .relaxed)
-    case 1: second.load(ordering: .relaxed)
-    case 2: third.load(ordering: .relaxed)
-    default: fourth.load(ordering: .relaxed)
+  /// Takes what slot `index` holds; nil also when somebody just changes it.
+  borrowing func remove(_ index: Int) -> TagPointer? {
+    let bit: UInt = 1 &<< UInt(bitPattern: index)
+    if used.load(ordering: .relaxed) & bit == 0 { return nil }
+    let word = slots[index].load(ordering: .relaxed)
+    if word == 0 { return nil }
+    // The slot may have a span of another size by now: then the bit is not set here.
+    let slots = slots(of: Self.size(word))
+    var bits = slots.pointee.load(ordering: .relaxed)
+    while bits & bit != 0 {
+      let (won, now) = slots.pointee.compareExchange(
+        expected: bits, desired: bits ^ bit, ordering: .acquiring)
+      if won { return vacate(index) }
+      bits = now
     }
+    return nil
   }
+
+  var isEmpty: Bool { used.load(ordering: .relaxed) == 0 }
 
   /// Bytes of the spans in the slots, a moment old.
   borrowing func countBytes() -> UInt {
     var bytes: UInt = 0
-    var index = 0
-    while index < Self.count {
-      bytes &+= (word(index) &>> 48) &<< 12
-      index &+= 1
+    var bits = used.load(ordering: .relaxed)
+    while bits != 0 {
+      bytes &+= Self.size(slots[bits.trailingZeroBitCount].load(ordering: .relaxed))
+      bits &= bits &- 1
     }
     return bytes
   }

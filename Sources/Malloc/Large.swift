@@ -24,14 +24,23 @@ var greatestRequest: UInt { UInt(bitPattern: Int.max) }
 /// - Parameter zeroed: whether its first `size` bytes must be zero.
 func allocateLarge(_ size: UInt, alignment: UInt = 16, zeroed: Bool = false) -> UInt {
   if size > greatestRequest &- Chunk.size || injectsFailure() { return 0 }
-  let spanSize = size.roundedUp(to: Chunk.size)
   if alignment <= Chunk.size, isRunning, let heap = process.pointee.heap,
-    let span = heap.takeRecent(spanSize)
+    let span = heap.takeRecent(size.roundedUp(to: Chunk.size))
   {
-    if _slowPath(heap.countRecentUse()) { tickFromRecent() }
-    return handOut(span, size, heap, zeroed: zeroed)
+    let isTime = heap.countRecentUse()
+    if _slowPath(isTime || zeroed || !heap.pointee.reservation.contains(span.pointee.start)) {
+      return handOutRecent(span, size, zeroed, isTime)
+    }
+    return handOut(span, size, heap.pointee.pageMap)
   }
   return allocateLargeSlowly(size, alignment: alignment, zeroed: zeroed)
+}
+
+/// What is not done at most allocations: a call of its own, so that those save no registers.
+@inline(never)
+private func handOutRecent(_ span: TagPointer, _ size: UInt, _ zeroed: Bool, _ isTime: Bool) -> UInt {
+  if isTime { tickFromRecent() }
+  return handOut(span, size, process.pointee.heap.unsafelyUnwrapped, zeroed: zeroed)
 }
 
 @inline(never)
@@ -55,14 +64,19 @@ private func allocateLargeSlowly(_ size: UInt, alignment: UInt, zeroed: Bool) ->
   return handOut(span, size, heap, zeroed: zeroed)
 }
 
-@inline(__always)
 private func handOut(
   _ span: TagPointer, _ size: UInt, _ heap: UnsafeMutablePointer<Heap>, zeroed: Bool
 ) -> UInt {
   let start = span.pointee.start
-  span.pointee.payload = max(size, 1).roundedUp(to: process.pointee.pageSize)
   if zeroed, span.pointee.isDirty { clear(start, size, heap) }
-  heap.pageMap(ofOwn: start).enter(span, at: start)
+  return handOut(span, size, heap.pageMap(ofOwn: start))
+}
+
+@inline(__always)
+private func handOut(_ span: TagPointer, _ size: UInt, _ map: PageMap) -> UInt {
+  let start = span.pointee.start
+  span.pointee.payload = max(size, 1).roundedUp(to: process.pointee.pageSize)
+  map.enter(span, at: start)
   return start
 }
 
@@ -82,25 +96,45 @@ func freeLarge(_ address: UInt, _ span: TagPointer, dirty: Bool = true) {
   guard let heap = process.pointee.heap, address == span.pointee.start else {
     die("invalid free of", at: address, zone: nil)
   }
-  let map = heap.pageMap(ofOwn: address)
-  if !map.markFreed(span, at: address) { die("double free of", at: address, zone: nil) }
+  if _fastPath(dirty && span.pointee.touched == 0 && heap.pointee.reservation.contains(address)) {
+    markFreed(span, address, heap.pointee.pageMap)
+    span.pointee.isDirty = true
+    if heap.giveRecent(span) { return }
+    freeMarked(address, span, heap)
+  } else {
+    freeUnusual(address, span, dirty)
+  }
+}
+
+@inline(never)
+private func freeUnusual(_ address: UInt, _ span: TagPointer, _ dirty: Bool) {
+  let heap = process.pointee.heap.unsafelyUnwrapped
+  markFreed(span, address, heap.pageMap(ofOwn: address))
   span.pointee.isDirty = dirty
-  if _fastPath(dirty && span.pointee.touched == 0), heap.giveRecent(span) { return }
+  if dirty && span.pointee.touched == 0, heap.giveRecent(span) { return }
+  freeMarked(address, span, heap)
+}
+
+@inline(__always)
+private func markFreed(_ span: TagPointer, _ address: UInt, _ map: PageMap) {
+  if !map.markFreed(span, at: address) { die("double free of", at: address, zone: nil) }
+}
+
+@inline(never)
+private func freeMarked(_ address: UInt, _ span: TagPointer, _ heap: UnsafeMutablePointer<Heap>) {
   let entry = enter(usingBins: false)
   if case .emergency = entry {
-    map.enter(span, at: address)
+    heap.pageMap(ofOwn: address).enter(span, at: address)
     deferFree(address)
+  } else if span.pointee.touched != 0, span.pointee.isDirty {
+    heap.freeGrowing(span)
+  } else if span.pointee.isDirty {
+    // The latest is the likeliest to be asked for: the others go.
+    _ = heap.flushRecent()
+    if !heap.giveRecent(span) { heap.freeSpan(span) }
   } else {
-    if !dirty {
-      if span.pointee.touched != 0 { heap.giveHeadroom(of: span) }
-      heap.arena(of: span).free(span, dirty: false, stamp: heap.pointee.now)
-    } else if span.pointee.touched != 0 {
-      heap.freeGrowing(span)
-    } else {
-      // The latest is the likeliest to be asked for: the others go.
-      _ = heap.flushRecent()
-      if !heap.giveRecent(span) { heap.freeSpan(span) }
-    }
+    if span.pointee.touched != 0 { heap.giveHeadroom(of: span) }
+    heap.arena(of: span).free(span, dirty: false, stamp: heap.pointee.now)
   }
   leave(entry)
 }

@@ -154,11 +154,23 @@ func takeItem(_ index: UInt, _ cache: UnsafeMutablePointer<ThreadCache>) -> UInt
 @inline(never)
 func slowFree(_ address: UInt) {
   if address == 0 { return }
-  guard isRunning,
-    let heap = process.pointee.heap, let map = heap.pageMap(for: address)
-  else { return freeOutside(address) }
-  let index = map.index(of: address)
-  switch map.owner(at: index) {
+  guard isRunning, let heap = process.pointee.heap else { return freeOutside(address) }
+  if _fastPath(heap.pointee.reservation.contains(address)) {
+    free(address, heap.pointee.pageMap)
+  } else {
+    freeElsewhere(address, heap)
+  }
+}
+
+@inline(never)
+private func freeElsewhere(_ address: UInt, _ heap: UnsafeMutablePointer<Heap>) {
+  guard let map = heap.pageMap(for: address) else { return freeOutside(address) }
+  free(address, map)
+}
+
+@inline(__always)
+private func free(_ address: UInt, _ map: PageMap) {
+  switch map.owner(at: map.index(of: address)) {
   case .slab(let slab):
     freeSmall(address, slab)
   case .span(let span):

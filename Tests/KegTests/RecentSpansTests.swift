@@ -22,20 +22,39 @@ import Vmem
     }
   }
 
-  @Test("four spans are kept, none above 8 MiB, and a flush hands all to the arena")
+  @Test("64 spans of four sizes are kept, none above 8 MiB; a flush hands all to the arena")
   func bounded() {
     Rig.use { rig in
-      let spans = (1...5).map { rig.heap.allocateSpan($0 * Chunk.size)! }
-      for span in spans.dropLast() { #expect(rig.heap.giveRecent(span)) }
-      #expect(!rig.heap.giveRecent(spans[4]))
-      let big = rig.heap.allocateSpan((1 << 23) + Chunk.size)!
-      let before = rig.heap.recentBytes
-      #expect(!rig.heap.giveRecent(big) && rig.heap.recentBytes == before)
-      rig.heap.freeSpan(spans[4])
-      rig.heap.freeSpan(big)
-      _ = rig.heap.flushRecent()
-      #expect(rig.heap.recentBytes == 0 && !rig.heap.flushRecent())
-      #expect(rig.heap.pointee.arena.sizes.inUse == 0)
+      let heap = rig.heap!
+      let spans = (0..<65).map { heap.allocateSpan(UInt($0 % 4 + 1) * Chunk.size)! }
+      let other = heap.allocateSpan(5 * Chunk.size)!
+      let big = heap.allocateSpan((1 << 23) + Chunk.size)!
+      for span in spans.prefix(4) { #expect(heap.giveRecent(span)) }
+      #expect(!heap.giveRecent(other) && !heap.giveRecent(big))
+      for span in spans[4..<64] { #expect(heap.giveRecent(span)) }
+      #expect(!heap.giveRecent(spans[64]))
+      #expect(heap.recentBytes == 16 * 10 * Chunk.size)
+      for span in [spans[64], other, big] { heap.freeSpan(span) }
+      let again = (0..<64).compactMap { heap.takeRecent(UInt($0 % 4 + 1) * Chunk.size) }
+      #expect(Set(again) == Set(spans.prefix(64)) && heap.recentBytes == 0)
+      for span in again { #expect(heap.giveRecent(span)) }
+      _ = heap.flushRecent()
+      #expect(heap.recentBytes == 0 && !heap.flushRecent())
+      #expect(heap.pointee.arena.sizes.inUse == 0)
+    }
+  }
+
+  @Test("a slab given back serves the next of its size")
+  func slabs() {
+    Rig.use { rig in
+      let keg = rig.keg(size: 4096)
+      let items = keg.takeAll(1)
+      keg.giveAll(items)
+      keg.drain()
+      #expect(keg.slabCount == 0 && rig.heap.recentBytes == keg.layout.byteCount)
+      #expect(keg.takeAll(1) == items && rig.heap.recentBytes == 0)
+      keg.giveAll(items)
+      keg.drain()
     }
   }
 

@@ -117,8 +117,12 @@ package func cString(_ string: StaticString) -> UnsafePointer<CChar> {
 
 extension UnsafeMutablePointer where Pointee == Heap {
   /// Bytes in use, and free and dirty, in both arenas.
-  package var inUseBytes: UInt { pointee.arena.sizes.inUse + pointee.outsideArena.sizes.inUse }
-  package var bytesToPurge: UInt { pointee.arena.sizes.dirty + pointee.outsideArena.sizes.dirty }
+  package var inUseBytes: UInt {
+    pointee.arena.sizes.inUse + pointee.outsideArena.sizes.inUse - recentBytes
+  }
+  package var bytesToPurge: UInt {
+    pointee.arena.sizes.dirty + pointee.outsideArena.sizes.dirty + recentBytes
+  }
   package var outsideCount: Int { pointee.outside.count }
   package func checkInvariants() {
     pointee.arena.checkInvariants()
