@@ -124,14 +124,13 @@ struct Process: ~Copyable {
       to: Keg(
         name: name, itemSize: size, alignment: min(size, 16),
         bin: UInt16(truncatingIfNeeded: index &<< Bin.strideShift), heap: heap,
-        hasMargin: size <= heap.pointee.mostMargined))
+        hasMargin: size <= heap.pointee.mostMargined,
+        leastItems: size == Chunk.size ? 4 : 1))
     keg.pointee.policy.smallSlabs = 16
-    // Twice UMA's bucket from 65 to 1,024 bytes: a thousand blocks of one size made
-    // and freed together is what programs do, and 30 at a time is 66 trips for that.
     zone.initialize(
       to: Zone(
         name: name, itemSize: size, keg: keg, pools: bucketPools,
-        bucketScale: size > 64 && size <= 1024 ? 2 : 1))
+        bucketScale: bucketScale(size)))
     keg_compiler_barrier()
     zones[Int(bitPattern: index)] = zone.address
     return zone
@@ -145,6 +144,15 @@ struct Process: ~Copyable {
       index &+= 1
     }
   }
+}
+
+/// Twice UMA's bucket from 65 to 1,024 bytes: a thousand blocks of one size made and
+/// freed together is what programs do, and 30 at a time is 66 trips for that. Above, as
+/// many items as 64 KiB hold: a trip costs what thirty calls cost without one.
+private func bucketScale(_ size: UInt) -> Int {
+  if size <= 64 { return 1 }
+  if size <= 1024 { return 2 }
+  return max(Int(bitPattern: 65536 / size) / BucketSize.entries(forItemSize: size), 1)
 }
 
 /// Writes `malloc-<size>` to `address`, 16 bytes.

@@ -123,6 +123,12 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
     process.pointee.heap.unsafelyUnwrapped.pointee.committedBytes  // a thread's cache is younger
   }
 
+  /// Whether buckets of items of some KiB may be large: one in 32 parts of the heap for
+  /// all bins of the thread, or 128 KiB.
+  private var cachesLittle: Bool {
+    pointee.capacityBytes < max(heapBytes / 32, ThreadCache.fewBytes)
+  }
+
   /// Counts what buckets of other sizes make of the capacity, for all threads too.
   private func changeCapacity(from old: UInt, to new: UInt) {
     if old == new { return }
@@ -132,12 +138,12 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
 
   /// Fills an empty bin; see `Bin.refill`.
   func refill(_ index: UInt, from zone: UnsafeMutablePointer<Zone>) -> Bool {
-    changing(index, zone) { $0.refill(from: zone, mayGrow: mayGrow) }
+    changing(index, zone) { $0.refill(from: zone, mayGrow: mayGrow, mayBeLarge: cachesLittle) }
   }
 
   /// Makes room in a full bin; see `Bin.makeRoom`.
   func makeRoom(_ index: UInt, for zone: UnsafeMutablePointer<Zone>) -> Bool {
-    changing(index, zone) { $0.makeRoom(for: zone, mayGrow: mayGrow) }
+    changing(index, zone) { $0.makeRoom(for: zone, mayGrow: mayGrow, mayBeLarge: cachesLittle) }
   }
 
   @inline(__always)

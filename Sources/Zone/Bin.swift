@@ -30,6 +30,11 @@ package struct Bin {
   }
 
   package static var strideShift: UInt { 5 }
+  /// Buckets of larger items, in bytes, may have a quarter of what the zone says, for a
+  /// thread that caches much already.
+  static var mediumItem: UInt { 1024 }
+  /// Buckets of larger items, in bytes, start with two.
+  static var largeItem: UInt { 2048 }
 }
 
 extension UnsafeMutablePointer where Pointee == Bin {
@@ -66,16 +71,18 @@ extension UnsafeMutablePointer where Pointee == Bin {
   }
 
   /// How many entries this thread's next bucket should have: the next size, about
-  /// twice what it has, from 8 up to what the zone says. Threads that allocate
-  /// little cache little.
+  /// twice what it has, from 8, or 2 of large items, up to what the zone says. Threads that
+  /// allocate little cache little.
   @inline(__always)
   private func wantedEntries(
-    _ zone: UnsafeMutablePointer<Zone>, _ mayGrow: Bool, _ atOnce: Bool
+    _ zone: UnsafeMutablePointer<Zone>, _ mayGrow: Bool, _ mayBeLarge: Bool, _ atOnce: Bool
   ) -> Int {
-    let most = zone.pointee.bucketEntries
+    var most = zone.pointee.bucketEntries
     if atOnce { return most }
+    let size = zone.pointee.itemSize
+    if !mayBeLarge, size > Bin.mediumItem { most = max(most / 4, min(most, 2)) }
     guard let loaded else {
-      return min(mayGrow || zone.pointee.itemSize <= Zone.largestSorted ? 8 : 2, most)
+      return min(size <= (mayGrow ? Bin.largeItem : Zone.largestSorted) ? 8 : 2, most)
     }
     let step = mayGrow ? 1 : 0
     let next = min(Int(loaded.pointee.sizeIndex) &+ step, BucketSize.count &- 1)
@@ -84,16 +91,18 @@ extension UnsafeMutablePointer where Pointee == Bin {
 
   /// Items that both buckets can hold.
   package var capacity: Int {
-    (loaded?.capacity ?? 0) &+ (previousBucket?.capacity ?? 0)
+    Int(bitPattern: (pointee.high &- pointee.low) &>> 3) &+ (previousBucket?.capacity ?? 0)
   }
 
   /// Puts items into an empty bin: from the previous bucket, the depot, or the keg.
   /// - Parameters:
   ///   - mayGrow: whether this thread may have larger buckets than now.
+  ///   - mayBeLarge: whether these may be many bytes.
   ///   - atOnce: whether it gets buckets of the zone's size from the start.
   /// - Returns: false when there is no item or no bucket to be had.
   package func refill(
-    from zone: UnsafeMutablePointer<Zone>, mayGrow: Bool = true, atOnce: Bool = false
+    from zone: UnsafeMutablePointer<Zone>, mayGrow: Bool = true, mayBeLarge: Bool = true,
+    atOnce: Bool = false
   ) -> Bool {
     if let other = previousBucket, other.pointee.count > 0 {
       swap(with: other)
@@ -105,7 +114,7 @@ extension UnsafeMutablePointer where Pointee == Bin {
       return true
     }
     if let spent { load(spent) }
-    let wanted = wantedEntries(zone, mayGrow, atOnce)
+    let wanted = wantedEntries(zone, mayGrow, mayBeLarge, atOnce)
     if wanted == 0 { return false }
     if loaded == nil || loaded.unsafelyUnwrapped.capacity < wanted,
       let larger = zone.pointee.pools.pointee.take(entries: wanted)
@@ -122,13 +131,14 @@ extension UnsafeMutablePointer where Pointee == Bin {
   /// Makes room in a full bin: by the previous bucket, or by a bucket to the depot.
   /// - Returns: false when there is no bucket to be had.
   package func makeRoom(
-    for zone: UnsafeMutablePointer<Zone>, mayGrow: Bool = true, atOnce: Bool = false
+    for zone: UnsafeMutablePointer<Zone>, mayGrow: Bool = true, mayBeLarge: Bool = true,
+    atOnce: Bool = false
   ) -> Bool {
     if let other = previousBucket, !other.isFull {
       swap(with: other)
       return true
     }
-    let wanted = wantedEntries(zone, mayGrow, atOnce)
+    let wanted = wantedEntries(zone, mayGrow, mayBeLarge, atOnce)
     if wanted == 0 { return false }
     var empty: UnsafeMutablePointer<Bucket>? = nil
     if let other = previousBucket {
