@@ -39,7 +39,7 @@ package enum Option: Int {
   case profileFile
 
   /// How many options there are; their raw values are 0 ..< count.
-  package static var count: Int { 27 }
+  package static var count: Int { 28 }
 }
 
 package struct OptionDescription {

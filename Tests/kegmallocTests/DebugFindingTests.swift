@@ -225,14 +225,14 @@ struct DebugRulesTests {
   func options() throws {
     let options = try DebugOptions(
       pairs: ["decay_ms:5", "exit_code:7", "log_file:/l"], guardValue: "size:16-64", sample: 10,
-      onError: "abort", leaks: false, known: [])
+      onError: "abort", leaks: false, known: KnownOption.all)
     #expect(
       options.settings == ["decay_ms:5", "guard:size:16-64", "sample:10", "on_error:abort", "leak_check:off"])
     #expect(options.exitCode == 7 && options.log == "/l" && options.guardSides == [nil])
-    let both = try DebugOptions(pairs: [], guardValue: "both", exitCode: 3, known: [])
+    let both = try DebugOptions(pairs: [], guardValue: "both", exitCode: 3, known: KnownOption.all)
     #expect(both.guardSides == ["right", "left"])
     #expect(both.settings(side: "left", file: "/f", profile: "/p") == ["guard:left", "exit_code:0", "json_file:/f"])
-    #expect(throws: Refusal.self) { try DebugOptions(pairs: ["json_file:x"], known: []) }
+    #expect(throws: Refusal.self) { try DebugOptions(pairs: ["json_file:x"], known: KnownOption.all) }
   }
 
   @Test(
@@ -242,7 +242,7 @@ struct DebugRulesTests {
       ([139], 2, 7, 7),
     ] as [([Int32], Int, Int32, Int32)])
   func status(ends: [Int32], errors: Int, exitCode: Int32, expected: Int32) throws {
-    let options = try DebugOptions(pairs: [], exitCode: exitCode, known: [])
+    let options = try DebugOptions(pairs: [], exitCode: exitCode, known: KnownOption.all)
     #expect(options.status(ends: ends, errorCount: errors) == expected)
   }
 }
