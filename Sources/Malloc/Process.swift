@@ -130,7 +130,7 @@ struct Process: ~Copyable {
     zone.initialize(
       to: Zone(
         name: name, itemSize: size, keg: keg, pools: bucketPools,
-        bucketScale: bucketScale(size)))
+        bucketScale: BucketSize.scale(forItemSize: size)))
     keg_compiler_barrier()
     zones[Int(bitPattern: index)] = zone.address
     return zone
@@ -144,15 +144,6 @@ struct Process: ~Copyable {
       index &+= 1
     }
   }
-}
-
-/// Twice UMA's bucket from 65 to 1,024 bytes: a thousand blocks of one size made and
-/// freed together is what programs do, and 30 at a time is 66 trips for that. Above, as
-/// many items as 64 KiB hold: a trip costs what thirty calls cost without one.
-private func bucketScale(_ size: UInt) -> Int {
-  if size <= 64 { return 1 }
-  if size <= 1024 { return 2 }
-  return max(Int(bitPattern: 65536 / size) / BucketSize.entries(forItemSize: size), 1)
 }
 
 /// Writes `malloc-<size>` to `address`, 16 bytes.

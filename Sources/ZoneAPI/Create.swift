@@ -258,8 +258,7 @@ private func assemble(
     to: Zone(
       name: name, itemSize: size, keg: keg, pools: pools, hooks: hooks,
       flags: flags.contains(.noBucket) ? zoneFlags.union(.noBucket) : zoneFlags,
-      // As of malloc's zones.
-      bucketScale: size > 64 && size <= 1024 ? 2 : 1))
+      bucketScale: BucketSize.scale(forItemSize: size)))
   let made = memory.pointer(to: Handle.self)
   made.initialize(
     to: Handle(
@@ -273,15 +272,17 @@ private func assemble(
   return made
 }
 
-/// What buckets hold: as asked for (S01), else UMA's figure, but four items at least: who
-/// makes a zone for large ones uses more than one.
+/// What buckets hold: as asked for (S01), else as malloc's of that size, but sixteen items
+/// at least, or four of more than 16 MiB together: who makes a zone for large ones uses
+/// more than one.
 private func bucketEntries(
   _ zone: UnsafeMutablePointer<Zone>, _ flags: HandleFlags, _ attributes: ZoneAttributes
 ) -> Int {
   if flags.contains(.noBucket) { return 0 }
   if flags.contains(.maxBucket) { return BucketSize.largest }
   if attributes.cacheCapacity != 0 { return Int(bitPattern: attributes.cacheCapacity) }
-  return max(zone.pointee.startEntries, 4)
+  let most = Int(bitPattern: (1 &<< 24) / max(zone.pointee.itemSize, 1))
+  return max(zone.pointee.startEntries, max(min(16, most), 4))
 }
 
 extension UnsafeMutablePointer where Pointee == Handle {

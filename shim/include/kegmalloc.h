@@ -133,8 +133,8 @@ struct keg_zone_attr {
   uint64_t flags;
   size_t max_items;      /* as keg_zone_set_max */
   size_t cache_capacity; /* most items in a bucket, up to 254; a thread has two. Default by
-                            size: 254 up to 64 bytes, 4 from 4 KiB on. Buckets are made
-                            for 2, 4, 8, 16, 30, 62, 126 and 254 items: the next of these */
+                            size: 254 up to 64 bytes, 16 from 4 KiB on, 4 from 4 MiB on.
+                            Made for 2, 4, 8, 16, 30, 62, 126, 254: the next of these */
   struct keg_backend backend;
   void *buffer;          /* the keg's only slab: caller's memory, which must outlive the zone */
   size_t buffer_bytes;
