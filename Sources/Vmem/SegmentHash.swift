@@ -89,7 +89,8 @@ struct SegmentHash: ~Copyable {
   mutating func insert(_ tag: TagPointer) {
     let bucket = bucket(of: tag.pointee.start)
     let head = bucket.word
-    tag.pointee.isHashed = true
+    // Moved to another table it is that already, and its owner may read this without a lock.
+    if !tag.pointee.isHashed { tag.pointee.isHashed = true }
     tag.pointee.previous = nil
     tag.pointee.next = nil
     if head != 0 {
