@@ -120,11 +120,7 @@ import Zone
   func emptyBuckets() {
     Rig.use { rig in
       let numbers = Numbers(3)
-      var hooks = ZoneHooks()
-      hooks.importItems = Numbers.importItems
-      hooks.releaseItems = Numbers.releaseItems
-      hooks.argument = Unmanaged.passUnretained(numbers).toOpaque()
-      let zone = rig.zone(size: 512, keg: nil, hooks: hooks, flags: .cache)
+      let zone = rig.zone(size: 512, keg: nil, hooks: numbers.hooks, flags: .cache)
       let bins = (0..<3).map { _ in rig.bin() }
       for bin in bins {
         let ids = (0..<5).map { _ in bin.allocate(zone) }.filter { $0 != 0 }

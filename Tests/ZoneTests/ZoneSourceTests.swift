@@ -66,11 +66,7 @@ import Zone
   func cacheZone() {
     Rig.use { rig in
       let numbers = Numbers(1000)
-      var hooks = ZoneHooks()
-      hooks.importItems = Numbers.importItems
-      hooks.releaseItems = Numbers.releaseItems
-      hooks.argument = Unmanaged.passUnretained(numbers).toOpaque()
-      let zone = Shared(rig.zone("ids", size: 512, keg: nil, hooks: hooks, flags: .cache))
+      let zone = Shared(rig.zone("ids", size: 512, keg: nil, hooks: numbers.hooks, flags: .cache))
       let bins = (0..<4).map { _ in Shared(rig.bin()) }
       let barrier = Barrier(4)
       let taken = Collected<[UInt]>()
@@ -103,11 +99,7 @@ import Zone
   func reclaimCounts() {
     Rig.use { rig in
       let numbers = Numbers(1000)
-      var hooks = ZoneHooks()
-      hooks.importItems = Numbers.importItems
-      hooks.releaseItems = Numbers.releaseItems
-      hooks.argument = Unmanaged.passUnretained(numbers).toOpaque()
-      let zone = Shared(rig.zone("ids", size: 512, keg: nil, hooks: hooks, flags: .cache))
+      let zone = Shared(rig.zone("ids", size: 512, keg: nil, hooks: numbers.hooks, flags: .cache))
       rig.fillDepot(of: zone.pointer, 300)
       let used = Collected<Int>()
       numbers.whenReleasing = {
@@ -126,11 +118,7 @@ import Zone
   func cacheZoneExhausted() {
     Rig.use { rig in
       let numbers = Numbers(10)
-      var hooks = ZoneHooks()
-      hooks.importItems = Numbers.importItems
-      hooks.releaseItems = Numbers.releaseItems
-      hooks.argument = Unmanaged.passUnretained(numbers).toOpaque()
-      let zone = rig.zone("ids", size: 512, keg: nil, hooks: hooks, flags: .cache)
+      let zone = rig.zone("ids", size: 512, keg: nil, hooks: numbers.hooks, flags: .cache)
       let bin = rig.bin()
       let ids = (0..<10).map { _ in bin.allocate(zone) }
       #expect(Set(ids) == Set(1...10))
@@ -157,7 +145,16 @@ final class Numbers: @unchecked Sendable {
   var freeCount: Int { mutex.withLock { Set(free).count } }
   var imports: Int { mutex.withLock { importCount } }
 
-  static var importItems: ItemImport {
+  /// Those of a cache zone over these numbers, which must outlive it.
+  var hooks: ZoneHooks {
+    var hooks = ZoneHooks()
+    hooks.importItems = Numbers.importItems
+    hooks.releaseItems = Numbers.releaseItems
+    hooks.argument = Unmanaged.passUnretained(self).toOpaque()
+    return hooks
+  }
+
+  private static var importItems: ItemImport {
     { argument, items, count, _ in
       let numbers = Unmanaged<Numbers>.fromOpaque(argument!).takeUnretainedValue()
       return numbers.mutex.withLock {
@@ -169,7 +166,7 @@ final class Numbers: @unchecked Sendable {
     }
   }
 
-  static var releaseItems: ItemRelease {
+  private static var releaseItems: ItemRelease {
     { argument, items, count in
       let numbers = Unmanaged<Numbers>.fromOpaque(argument!).takeUnretainedValue()
       numbers.whenReleasing()
