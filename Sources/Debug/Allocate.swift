@@ -215,7 +215,10 @@ private func prepareUntouched(_ item: Item, _ index: UInt) {
   if i > 0 {
     let record = slab.record(i &- 1)
     if claim(record) {
-      if isClean, let damage = nonzero(slot &- 16, slot) { reportStray(damage) }
+      // Another thread, with a slot on this page, too, may have written the zone before.
+      if isClean, let damage = nonzero(slot &- 16, slot), damageOfZone(slot &- 16, slot) != nil {
+        reportStray(damage)
+      }
       writeZone(slot &- 16, slot)
       record.set(.untouched, hasTrash: false)
     }

@@ -28,7 +28,7 @@ func prepareFork() {
   debug.pointee.threadLock.lock()
   keg_debug_set_forking(true)
   keg_debug_barrier()
-  waitForOthers()
+  waitForOthers(until: patienceEnd())
   debug.pointee.quarantineLock.lock()
   debug.pointee.reportLock.lock()
   debug.pointee.guardLock.lock()
@@ -37,14 +37,16 @@ func prepareFork() {
   debug.pointee.recordLock.lock()
 }
 
-/// Waits until no other thread is in a call of ours, but not for ever: one may hang in
-/// a write to a full pipe, or have been interrupted by a handler that never returns.
-/// - Returns: whether that came true.
+/// When to go on, whatever other threads do. They are not waited for for ever: one may
+/// hang in a write to a full pipe, or have been interrupted by a handler that never returns.
+private func patienceEnd() -> UInt64 { keg_monotonic_nanoseconds() &+ 200_000_000 }
+
+/// Waits until no other thread is in a call of ours.
+/// - Returns: whether that came true before `limit`.
 @discardableResult
-private func waitForOthers() -> Bool {
+private func waitForOthers(until limit: UInt64) -> Bool {
   var areOutside = true
   let own = keg_debug_thread().address
-  let limit = keg_monotonic_nanoseconds() &+ 200_000_000
   debug.pointee.threads.forEach { part in
     let local = part.pointee.local.pointer(to: keg_debug_thread.self)
     if part.pointee.local == own { return }
@@ -56,18 +58,26 @@ private func waitForOthers() -> Bool {
   return areOutside
 }
 
-/// Runs `body` while no other thread is in a call of ours; not at all when one does not
-/// come out. The caller holds no lock.
-func withOthersOutside(_ body: () -> Void) {
+/// Runs `body` while no other thread is in a call of ours, nor the background thread in a
+/// tick: items stay where they are. The caller holds no lock.
+/// - Returns: false when one did not come out; then `body` did not run.
+@discardableResult
+func withOthersOutside(_ body: () -> Void) -> Bool {
   debug.pointee.forkLock.lock()
   debug.pointee.threadLock.lock()
   keg_debug_set_forking(true)
   keg_debug_barrier()
-  let areOutside = waitForOthers()
+  let limit = patienceEnd()
+  let areOutside = waitForOthers(until: limit)
   debug.pointee.threadLock.unlock()
-  if areOutside { body() }
+  let isStill = areOutside && Core.holdTicks(until: limit)
+  if isStill {
+    body()
+    Core.allowTicks()
+  }
   keg_debug_set_forking(false)
   debug.pointee.forkLock.unlock()
+  return isStill
 }
 
 func parentOfFork() {

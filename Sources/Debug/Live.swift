@@ -36,8 +36,8 @@ struct LiveItem {
   }
 }
 
-/// Calls `body` with every item that has a record. Takes no lock: with other threads
-/// running, items that come or go meanwhile may be seen or not.
+/// Calls `body` with every item that has a record. Takes no lock: called while the other
+/// threads are outside the allocator, or stopped, so that no slab goes meanwhile.
 func forEachItem(_ body: (Item) -> Void) {
   guard Core.isUp else { return }
   let heap = Core.heap

@@ -141,7 +141,14 @@ func writeProfile() {
     return
   }
   _ = keg_syscall6(77 /* ftruncate */, Int(file), 0, 0, 0, 0, 0)
-  forEachLiveItem { profile.pointee.countLive($0.stack, $0.size) }
+  let isStill = withOthersOutside {
+    forEachLiveItem { profile.pointee.countLive($0.stack, $0.size) }
+  }
+  if !isStill {
+    var text = Text(to: debug.pointee.errorDescriptor)
+    text.append("kegmalloc: a thread stays in a call of malloc: the profile has no live blocks\n")
+    text.flush()
+  }
   write(to: file)
   copyMappings(to: file)
   _ = keg_syscall6(3 /* close */, Int(file), 0, 0, 0, 0, 0)

@@ -91,6 +91,18 @@ package enum Core {
   /// malloc_trim(3).
   package static func trim() -> Bool { keg_trim(0) != 0 }
 
+  /// Keeps the ticks of all threads, the background thread's too, from giving slabs back
+  /// until `allowTicks`. False: one is under way and does not end before `limit`, a
+  /// monotonic time in nanoseconds.
+  package static func holdTicks(until limit: UInt64) -> Bool {
+    while !process.pointee.ticker.lock.tryLock() {
+      if keg_monotonic_nanoseconds() >= limit { return false }
+      keg_cpu_relax()
+    }
+    return true
+  }
+  package static func allowTicks() { process.pointee.ticker.lock.unlock() }
+
   package static var greatest: UInt { greatestRequest }
 
   package static func fail() -> UnsafeMutableRawPointer? { outOfMemory() }
