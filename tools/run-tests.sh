@@ -8,7 +8,10 @@ status=${PIPESTATUS[0]}
 if [ "$status" -ne 0 ]; then
   echo
   echo "failed: swift test $*"
-  grep -a -e ' recorded an issue' -e '✘' -e ': error:' -e 'Fatal error' "$log" | sort -u | head -60
+  # An issue's own words are the lines after it, up to the next line of the log's.
+  awk '/^[◇✔✘↳􀟈]/ { said = 0 } / recorded an issue/ { said = 30 } /^↳/ { said = 30 }
+       said > 0 { said--; print substr($0, 1, 400) }' "$log" | head -200
+  grep -a -e '✘' -e ': error:' -e 'Fatal error' "$log" | grep -av ' recorded an issue' | sort -u | head -60
   # A test that ended the process has no line of its own: the ones under way.
   grep -aq '✘ Test run' "$log" || tail -n 20 "$log"
   # The thread sanitizer's reports come in between.

@@ -18,7 +18,7 @@ enum Linkage: String, CaseIterable, CustomTestStringConvertible {
     "-Wl,-rpath,\(Repository.root)/out/lib",
   ]
 
-  func run(_ name: String, _ arguments: [String], timeout: Double = 60) throws -> Outcome {
+  func run(_ name: String, _ arguments: [String], timeout: Double = 120) throws -> Outcome {
     try PreloadTests.run(
       [try Fixture.build(name, flags: Linkage.flags)] + arguments, preload: isPreloaded,
       timeout: timeout)

@@ -8,7 +8,7 @@ struct CorruptionTests {
   func expectDeath(
     _ kind: String, saying words: [String], sourceLocation: SourceLocation = #_sourceLocation
   ) throws {
-    let outcome = try run([try Fixture.build("corruption"), kind], timeout: 20)
+    let outcome = try run([try Fixture.build("corruption"), kind])
     // The first line of the output is the address that was freed wrongly.
     let address = outcome.stdout.split(separator: "\n").first.map(String.init) ?? "no address"
     let begins = words.contains { outcome.stderr.hasPrefix("kegmalloc: \($0) \(address)") }

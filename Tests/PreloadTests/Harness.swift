@@ -50,11 +50,15 @@ struct Outcome {
   var status: End
   var stdout: String
   var stderr: String
+  /// Where the threads were when the time was over.
+  var hang = ""
 
   var succeeded: Bool { status == .exited(0) }
 
   /// For the message of a failed expectation.
-  var report: String { "\(status)\nstdout: \(stdout.suffix(2000))\nstderr: \(stderr.suffix(2000))" }
+  var report: String {
+    "\(status)\nstdout: \(stdout.suffix(2000))\nstderr: \(stderr.suffix(2000))\n\(hang.prefix(12000))"
+  }
 
   /// Records one readable issue unless the condition holds: #expect would print the
   /// whole outcome in place of each operand.
@@ -87,12 +91,17 @@ final class Scratch: Sendable {
   }
 }
 
+/// How many times slower than an idle machine one may be. A limit only turns a hang into
+/// a failure: what ends in time does not wait for it.
+private let patience = 4.0
+
 /// Runs `command` to its end or to the time limit.
 /// - Parameters:
 ///   - command: the program, looked up in PATH, and its arguments.
 ///   - environment: added to the inherited environment; nil removes a variable.
 ///   - preload: whether the library under test is put into LD_PRELOAD.
-///   - timeout: seconds, after which the whole process group is killed.
+///   - timeout: seconds on an idle machine; after `patience` times as many the whole
+///     process group is killed.
 ///   - clearEnvironment: starts from an empty environment.
 func run(
   _ command: [String], environment: [String: String?] = [:], preload: Bool = true,
@@ -106,12 +115,13 @@ func run(
 
   let outputs = (scratch.path + "/stdout", scratch.path + "/stderr")
   let child = try spawn(command, variables, outputs, directory)
-  let status = wait(for: child, timeout: timeout)
+  var hang = ""
+  let status = wait(for: child, timeout: timeout * patience) { hang = describeGroup(child) }
   kill(-child, SIGKILL)  // whatever it left behind
   func text(_ path: String) -> String {
     String(decoding: FileManager.default.contents(atPath: path) ?? Data(), as: UTF8.self)
   }
-  return Outcome(status: status, stdout: text(outputs.0), stderr: text(outputs.1))
+  return Outcome(status: status, stdout: text(outputs.0), stderr: text(outputs.1), hang: hang)
 }
 
 private func spawn(
@@ -165,11 +175,12 @@ private let addChangeOfDirectory:
       ) -> Void).self)
   }()
 
-private func wait(for child: pid_t, timeout: Double) -> Outcome.End {
+private func wait(for child: pid_t, timeout: Double, onTimeout: () -> Void) -> Outcome.End {
   let deadline = Date().addingTimeInterval(timeout)
   var status: Int32 = 0
   while waitpid(child, &status, WNOHANG) == 0 {
     if Date() > deadline {
+      onTimeout()
       kill(-child, SIGKILL)
       waitpid(child, &status, 0)
       return .timedOut

@@ -14,6 +14,6 @@ struct SignalTests {
     "a timer storm of balanced calls neither hangs nor duplicates nor loses a block",
     arguments: [["1"], ["4"], ["1", "alternate"], ["4", "alternate"]])
   func storm(arguments: [String]) throws {
-    try expectOK("signal_storm", arguments, timeout: 60 + Self.seconds)
+    try expectOK("signal_storm", arguments, timeout: 120 + Self.seconds)
   }
 }

@@ -38,8 +38,8 @@ struct LeaksCommandTests {
       fflush(stdout);
       int result = -1;
       volatile double sum = 0.5;
-      if (!strcmp(argv[1], "poll")) result = poll(0, 0, 1500);
-      else if (!strcmp(argv[1], "sleep")) result = usleep(1500000);
+      if (!strcmp(argv[1], "poll")) result = poll(0, 0, 5000);
+      else if (!strcmp(argv[1], "sleep")) result = usleep(5000000);
       else if (!strcmp(argv[1], "read")) { char byte; result = (int)read(0, &byte, 1) - 1; }
       else for (result = 0; !__atomic_load_n(&calls, __ATOMIC_RELAXED);) sum *= 1;
       printf("%d %d %d %d %.1f\\n", result, result < 0 ? errno : 0, calls, signals, sum);

@@ -491,7 +491,7 @@ static void threads(int forks) {
   for (int i = 0; i < forks; i++) {
     pid_t child = fork();
     if (child == 0) {
-      alarm(20);
+      alarm(100);
       // The arenas are whole here, whatever the other threads were doing.
       struct covering c = {0};
       uintptr_t start;

@@ -26,8 +26,10 @@ static void churn(unsigned rounds) {
   for (int i = 0; i < 50; i++) free(blocks[i]);
 }
 
+static _Atomic int asleep;
 static void *sleep_long(void *argument) {
   churn(100);
+  asleep++;
   pause();
   return argument;
 }
@@ -79,7 +81,7 @@ static void orphans(void) {
 static void sleepers(void) {
   pthread_t thread;
   for (int i = 0; i < 3; i++) CHECK(pthread_create(&thread, NULL, sleep_long, NULL) == 0);
-  usleep(20000);
+  while (asleep < 3) usleep(1000);
 }
 
 int main(int argc, char **argv) {

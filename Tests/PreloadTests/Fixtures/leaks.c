@@ -189,27 +189,37 @@ static void main_specific(void) {
   pthread_setspecific(keys[0], malloc(72));
 }
 
+// Until the kernel knows that thread no more. One that is detached cannot be joined, and
+// one whose result must stay in its descriptor may not be.
+static volatile pid_t last_thread;
+static void outlive_last_thread(void) {
+  while (syscall(SYS_tgkill, getpid(), last_thread, 0) == 0) usleep(1000);
+  CHECK(errno == ESRCH);
+}
+
 static void *ends(void *size) {
   void *volatile block = malloc((size_t)size);
   local = block;
   CHECK(pthread_key_create(&keys[0], NULL) == 0);
   pthread_setspecific(keys[0], block);
+  last_thread = gettid();
   started++;
   return NOTHING;
 }
 static void ended(void) { pthread_join(start(ends, (void *)72), NULL); }
 static void ended_detached(void) {
   pthread_detach(start(ends, (void *)72));
-  usleep(50000);
+  outlive_last_thread();
 }
 static void *returns(void *unused) {
   (void)unused;
+  last_thread = gettid();
   started++;
   return malloc(88);
 }
 static void result(void) {
   start(returns, NULL);
-  usleep(50000);
+  outlive_last_thread();
 }
 static void argument_lost(void) { pthread_join(start(returns, malloc(24)), (void **)&global); }
 
@@ -264,8 +274,14 @@ static void defiant(void) {
 }
 
 static void *leaves(void *unused) {
+  char path[64], text[256] = "";
+  snprintf(path, sizeof path, "/proc/self/task/%d/stat", getpid());
+  while (!strstr(text, ") Z ")) {
+    int file = open(path, O_RDONLY);
+    CHECK(read(file, text, sizeof text - 1) >= 0);
+    close(file);
+  }
   (void)unused;
-  usleep(50000);
   lose(40);
   exit(0);
 }

@@ -385,26 +385,23 @@ static int stop_at_first(void *item, int state, void *arg) {
   ++*(int *)arg;
   return 42;
 }
+static _Atomic int waiting, counted;
 static void *allocate_some(void *zone) {
   void *items[50];
   for (int i = 0; i < 50; i++) items[i] = keg_zone_alloc(zone, KEG_NOWAIT);
   for (int i = 0; i < 40; i++) keg_zone_free(zone, items[i]);
-  static _Atomic int stage;
-  stage++;
-  while (stage < 3) usleep(1000);
+  waiting++;
   // Alive while the others count: its bins are looked into.
-  extern _Atomic int counted;
   while (!counted) usleep(1000);
   for (int i = 40; i < 50; i++) keg_zone_free(zone, items[i]);
   return (void *)(intptr_t)0;
 }
-_Atomic int counted;
 static void foreach(void) {
   keg_zone *zone = make("foreach", 120, 0);
   pthread_t threads[3];
   for (int i = 0; i < 3; i++) pthread_create(&threads[i], NULL, allocate_some, zone);
-  while (figures(zone).used != 30) usleep(1000);
-  usleep(10000);  // they are past their last call: each sleeps
+  while (waiting < 3) usleep(1000);  // they are past their last call
+  CHECK(figures(zone).used == 30);
   CHECK(keg_zone_foreach(zone, KEG_ITEM_ALL, visit, visited) == 0);
   struct keg_zone_stats stats = figures(zone);
   CHECK(visited[KEG_ITEM_ALLOCATED] == 30, "%d", visited[1]);

@@ -2,7 +2,7 @@
 port=$((20000 + $$ % 20000))
 redis-server --port $port --bind 127.0.0.1 --save '' --appendonly no --daemonize no > server.log 2>&1 &
 server=$!
-for i in $(seq 1 100); do redis-cli -p $port ping > /dev/null 2>&1 && break; sleep 0.1; done
+for i in $(seq 1 600); do redis-cli -p $port ping > /dev/null 2>&1 && break; sleep 0.1; done
 redis-benchmark -p $port -n 20000 -c 20 -P 4 -r 10000 -d 200 -t set,get,incr,lpush,rpop,sadd,hset,zadd,lrange_100 -q > /dev/null 2>&1 || echo benchmark failed
 redis-cli -p $port flushall
 redis-cli -p $port eval 'for i=1,20000 do redis.call("set", "k"..i, string.rep("v", i%500)) end return redis.call("dbsize")' 0
