@@ -25,6 +25,7 @@ sleep 0
 ls -l /
 cat /etc/passwd
 sh -c true
+sh -c (:);:
 git --version
 python3 -c 1
 PROGRAMS

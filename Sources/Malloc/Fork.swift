@@ -4,6 +4,9 @@
 // the child; the parent drops them again, the child resets them: their holders
 // are gone. The child then takes over what the threads that it does not have had
 // cached, as far as that is certain (`ThreadCache.adoptOrphan`).
+//
+// A process of one thread takes none. They lie in every zone and keg, a dozen pages,
+// which parent and child would both copy for nothing: shells fork all the time.
 
 import Base
 import Keg
@@ -24,7 +27,8 @@ func forkPrepare() {
   }
   // Handlers between here and the end of fork are served by the pool.
   setThreadBins(keg_bins_busy())
-  forEachLock(.take)
+  process.pointee.forkTookLocks = !isOnlyThread
+  if process.pointee.forkTookLocks { forEachLock(.take) }
   process.pointee.forkOwner = keg_thread_pointer()
   process.pointee.forkBins = bins
 }
@@ -32,15 +36,16 @@ func forkPrepare() {
 /// pthread_atfork's parent.
 func forkParent() {
   guard isRunning, let bins = endFork() else { return }
-  forEachLock(.drop)
+  if process.pointee.forkTookLocks { forEachLock(.drop) }
   setThreadBins(bins)
 }
 
 /// pthread_atfork's child.
 func forkChild() {
   guard isRunning else { return }
-  let bins = endFork() ?? keg_get_thread_bins()
-  forEachLock(.reset)
+  let end = endFork()
+  let bins = end ?? keg_get_thread_bins()
+  if end == nil || process.pointee.forkTookLocks { forEachLock(.reset) }
   keg_mark_process { forkOrphaned() }
   process.pointee.hasBackgroundThread = false
   adoptOrphans(own: bins)
@@ -55,6 +60,13 @@ func forkOrphaned() {
   process.pointee.hasBackgroundThread = false
   process.pointee.forkOwner = 0
   process.pointee.layerAbove.orphaned?()
+}
+
+/// Whether nobody can hold a lock but who asks. The debug library looks for leaks on a
+/// thread of its own, of which the C library does not know.
+private var isOnlyThread: Bool {
+  keg_is_single_threaded() && !process.pointee.hasBackgroundThread
+    && process.pointee.heap?.pointee.forgetRecords == nil
 }
 
 /// What TLS held when the calling thread prepared its fork; nil when it took no locks.

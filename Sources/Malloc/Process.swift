@@ -58,6 +58,8 @@ struct Process: ~Copyable {
   /// The thread that forks now, by its thread pointer, and what its TLS held.
   var forkOwner: UInt
   var forkBins: UInt
+  /// Whether it took the locks.
+  var forkTookLocks: Bool
   /// Forks by handlers that interrupted that thread's fork.
   var forksInHandlers: UInt
   /// Where `drainIdleDepots` goes on.
@@ -85,6 +87,7 @@ struct Process: ~Copyable {
     reportDescriptor = 2
     forkOwner = 0
     forkBins = 0
+    forkTookLocks = false
     forksInHandlers = 0
     cacheBytes = Atomic(0)
     depotHand = Atomic(0)

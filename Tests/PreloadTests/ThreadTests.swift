@@ -32,6 +32,14 @@ struct ForkTests {
     try expectOK("fork_storm", ["100"], environment: options, timeout: 120)
   }
 
+  @Test("a fork of a process of one thread copies hardly more pages than without the library", .ours)
+  func pages() throws {
+    let fixture = try Fixture.build("fork_pages")
+    let outcomes = try [false, true].map { try run([fixture], preload: $0) }
+    let faults = outcomes.compactMap { Int($0.stdout.dropLast()) }
+    #expect(faults.count == 2 && faults[1] <= faults[0] + 12, "without and with it: \(outcomes)")
+  }
+
   @Test("children of _Fork and raw clone have a working heap", arguments: ["_Fork", "clone"])
   func raw(kind: String) throws { try expectOK("fork_kinds", [kind]) }
 

@@ -21,6 +21,12 @@ void keg_watch_thread_exit(void *argument) {
   if (has_exit_key) pthread_setspecific(exit_key, argument);
 }
 
+extern char __libc_single_threaded __attribute__((weak));
+
+bool keg_is_single_threaded(void) {
+  return &__libc_single_threaded && __libc_single_threaded;
+}
+
 // ---- the C library's own malloc ---------------------------------------------
 
 // glibc's chunks: the word before a block is its size, with flags in the low bits.
