@@ -17,18 +17,24 @@ import Synchronization
 
 func prepareFork() {
   let thread = keg_debug_thread()
-  // A handler forks over a call of ours: no lock can be waited for.
+  // A handler forks over a call of ours, or over another fork: no lock can be waited for.
   if thread.pointee.state >= KEG_DEBUG_INSIDE {
-    debug.pointee.forksInHandlers &+= 1
+    if debug.pointee.forkOwner == thread.address { debug.pointee.forksInHandlers &+= 1 }
     return
   }
   keg_debug_fork_faults(Int32(KEG_FORK_PREPARE))
-  prepareForkOfStacks()
-  debug.pointee.forkLock.lock()
+  // From here to the end of fork handlers are served as over a call of ours.
+  let state = takeNested(debug.pointee.forkLock)
+  debug.pointee.forkOwner = thread.address
+  debug.pointee.stateBeforeFork = state
   debug.pointee.threadLock.lock()
   keg_debug_set_forking(true)
   keg_debug_barrier()
-  waitForOthers(until: patienceEnd())
+  let limit = patienceEnd()
+  waitForOthers(until: limit)
+  // A tick that began before the flag was seen may report, and holds a lock of the core.
+  if Core.holdTicks(until: limit) { Core.allowTicks() }
+  prepareForkOfStacks()
   debug.pointee.quarantineLock.lock()
   debug.pointee.reportLock.lock()
   debug.pointee.guardLock.lock()
@@ -37,14 +43,54 @@ func prepareFork() {
   debug.pointee.recordLock.lock()
 }
 
+/// Takes a lock that is waited for outside, where nobody waits for this thread, and held
+/// nested, so that a handler over its holder takes no lock.
+/// - Returns: the caller's state, to be restored when the lock has been dropped.
+func takeNested(_ lock: borrowing Lock) -> Int {
+  let thread = keg_debug_thread()
+  let state = thread.pointee.state
+  while true {
+    thread.pointee.state = KEG_DEBUG_NESTED
+    keg_compiler_barrier()
+    if lock.tryLock() { return state }
+    keg_compiler_barrier()
+    thread.pointee.state = state
+    keg_debug_yield()
+  }
+}
+
 /// When to go on, whatever other threads do. They are not waited for for ever: one may
 /// hang in a write to a full pipe, or have been interrupted by a handler that never returns.
 private func patienceEnd() -> UInt64 { keg_monotonic_nanoseconds() &+ 200_000_000 }
+
+/// Takes threads off the list that have ended unnoticed: pthread calls no destructor of a
+/// key that is set in the last round of them. Their thread-local storage may be unmapped.
+private func forgetEndedThreads() {
+  let own = keg_debug_thread().address
+  let process = Int(processID())
+  var part = debug.pointee.threads.head
+  while let here = part {
+    part = here.pointee.next
+    if here.pointee.local != own,
+      keg_syscall6(234 /* tgkill */, process, Int(here.pointee.id), 0, 0, 0, 0) == -3 /* ESRCH */
+    {
+      forget(here)
+    }
+  }
+}
+
+/// Takes a thread off the list; its counts stay. Called with the list locked.
+func forget(_ part: UnsafeMutablePointer<DebugThread>) {
+  debug.pointee.threads.remove(part)
+  debug.pointee.counts.allocations &+= part.pointee.counts.allocations
+  debug.pointee.counts.frees &+= part.pointee.counts.frees
+}
 
 /// Waits until no other thread is in a call of ours.
 /// - Returns: whether that came true before `limit`.
 @discardableResult
 private func waitForOthers(until limit: UInt64) -> Bool {
+  forgetEndedThreads()
   var areOutside = true
   let own = keg_debug_thread().address
   debug.pointee.threads.forEach { part in
@@ -81,10 +127,14 @@ func withOthersOutside(_ body: () -> Void) -> Bool {
 }
 
 func parentOfFork() {
+  let thread = keg_debug_thread()
+  if debug.pointee.forkOwner != thread.address { return }
   if debug.pointee.forksInHandlers > 0 {
     debug.pointee.forksInHandlers &-= 1
     return
   }
+  let state = debug.pointee.stateBeforeFork
+  debug.pointee.forkOwner = 0
   keg_debug_set_forking(false)
   debug.pointee.recordLock.unlock()
   debug.pointee.zoneLock.unlock()
@@ -92,15 +142,18 @@ func parentOfFork() {
   forEachSampleLock { $0.unlock() }
   debug.pointee.reportLock.unlock()
   debug.pointee.quarantineLock.unlock()
+  parentOfForkOfStacks()
   debug.pointee.threadLock.unlock()
   debug.pointee.forkLock.unlock()
-  parentOfForkOfStacks()
+  keg_compiler_barrier()
+  thread.pointee.state = state
   keg_debug_fork_faults(Int32(KEG_FORK_PARENT))
 }
 
 /// Whoever held a lock is not in this process.
 private func resetLocks() {
   debug.pointee.forksInHandlers = 0
+  debug.pointee.forkOwner = 0
   debug.pointee.recordLock.reset()
   debug.pointee.zoneLock.reset()
   debug.pointee.guardLock.reset()
@@ -122,6 +175,9 @@ func forkOrphanedDebug() {
 
 /// The child reports under its own name, and knows no threads but its one.
 func childOfFork() {
+  let thread = keg_debug_thread()
+  // Not in the child of a handler, which returns into what it interrupted.
+  let isWhole = debug.pointee.forkOwner == thread.address && debug.pointee.forksInHandlers == 0
   resetLocks()
   childOfForkOfLeaks()
   keg_debug_fork_faults(Int32(KEG_FORK_CHILD))
@@ -131,7 +187,6 @@ func childOfFork() {
   debug.pointee.leaks = 0
   debug.pointee.leakedBytes = 0
   forgetReportFile()
-  let thread = keg_debug_thread()
   var i = 7
   while i > 0 {
     debug.pointee.forkers[i] = debug.pointee.forkers[i &- 1]
@@ -144,12 +199,10 @@ func childOfFork() {
   var part = debug.pointee.threads.head
   while let here = part {
     part = here.pointee.next
-    if here.address != thread.pointee.quarantine {
-      debug.pointee.threads.remove(here)
-      debug.pointee.counts.allocations &+= here.pointee.counts.allocations
-      debug.pointee.counts.frees &+= here.pointee.counts.frees
-    }
+    if here.address != thread.pointee.quarantine { forget(here) } else { here.pointee.id = thread.pointee.id }
   }
+  keg_compiler_barrier()
+  if isWhole { thread.pointee.state = debug.pointee.stateBeforeFork }
 }
 
 /// A file named by process is another one in the child; a shared one stays open.

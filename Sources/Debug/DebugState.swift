@@ -4,7 +4,8 @@
 // happens in the first call of the first thread; a thread attaches in its first call.
 //
 // Locks of this layer are leaves among themselves and are taken before any of the
-// core's: nothing here runs with a lock of the core held, but for `forgetRecords`.
+// core's: nothing here runs with a lock of the core held, but for `forgetRecords`, which
+// takes none unless it reports.
 
 import Base
 import DebugPlatform
@@ -72,12 +73,18 @@ struct DebugState: ~Copyable {
   /// -1 until it is opened.
   var errorDescriptor: Int32
   var reportDescriptor: Int32
-  /// Forks by handlers over calls of ours, which took no locks.
+  /// The `keg_debug_thread` of the thread that forks, 0: none; the state it had before;
+  /// and how many forks its handlers made meanwhile, which took no locks.
+  var forkOwner: UInt
+  var stateBeforeFork: Int
   var forksInHandlers: UInt
   /// A span that nobody gets, below the first that somebody gets; 0: none.
   var margin: UInt
   /// What signal handlers over our calls freed, linked through their left zones.
   let orphans: Atomic<UInt>
+  /// Arrays of records whose slabs are gone, linked through their first words; the second
+  /// is the number of records.
+  let returnedRecords: Atomic<UInt>
 
   init() {
     recordLock = Lock(rank: .none)
@@ -113,9 +120,12 @@ struct DebugState: ~Copyable {
     leakedBytes = 0
     errorDescriptor = 2
     reportDescriptor = -1
+    forkOwner = 0
+    stateBeforeFork = 0
     forksInHandlers = 0
     margin = 0
     orphans = Atomic(0)
+    returnedRecords = Atomic(0)
   }
 }
 
@@ -130,11 +140,14 @@ struct DebugThread: Linked, ~Copyable {
   var previous: UnsafeMutablePointer<DebugThread>?
   /// The thread's `keg_debug_thread`.
   let local: UInt
+  /// gettid
+  var id: UInt32
   var counts: Counts
   var batch: Batch
 
-  init(local: UInt) {
+  init(local: UInt, id: UInt32) {
     self.local = local
+    self.id = id
     next = nil
     previous = nil
     counts = Counts()
@@ -196,6 +209,8 @@ private func bootDebug() -> Bool {
     fork_child: { childOfFork() }, thread_exits: { debugThreadExits() })
   keg_debug_install_hooks(&hooks)
   layerAbove.pointee.orphaned = { forkOrphanedDebug() }
+  layerAbove.pointee.stepIn = { stepIn($0) }
+  layerAbove.pointee.stepOut = { leaveDebug() }
   bootStacks()
   return true
 }
@@ -216,7 +231,7 @@ func attachDebugThread() -> Bool {
   let part = pool.take()
   if part == 0 { return true }
   let pointer = part.pointer(to: DebugThread.self)
-  pointer.initialize(to: DebugThread(local: thread.address))
+  pointer.initialize(to: DebugThread(local: thread.address, id: thread.pointee.id))
   debug.pointee.threadLock.lock()
   debug.pointee.threads.append(pointer)
   debug.pointee.threadLock.unlock()
@@ -229,20 +244,25 @@ func attachDebugThread() -> Bool {
 private func debugThreadExits() {
   let thread = keg_debug_thread()
   let address = thread.pointee.quarantine
-  if address == 0 { return }
-  let state = thread.pointee.state
-  thread.pointee.state = KEG_DEBUG_NESTED
-  keg_compiler_barrier()
+  guard address != 0, case .straight = enterDebug() else { return }
   thread.pointee.quarantine = 0
   let part = address.pointer(to: DebugThread.self)
   handOver(part)
-  debug.pointee.threadLock.lock()
-  debug.pointee.threads.remove(part)
-  debug.pointee.counts.allocations &+= part.pointee.counts.allocations
-  debug.pointee.counts.frees &+= part.pointee.counts.frees
+  leaveDebug()
+  let state = takeNested(debug.pointee.threadLock)
+  forget(part)
   debug.pointee.threadLock.unlock()
   debug.pointee.threadPool?.give(address)
   releaseStackRecord()
   keg_compiler_barrier()
   thread.pointee.state = state
+}
+
+/// Before the core gives slabs back outside of malloc and free: others see this thread
+/// inside then. False: it is already, or will not be waited for.
+private func stepIn(_ attaches: Bool) -> Bool {
+  let state = keg_debug_thread().pointee.state
+  if state != KEG_DEBUG_OUTSIDE, state != KEG_DEBUG_UNATTACHED || !attaches { return false }
+  guard case .straight = enterDebug() else { return false }
+  return true
 }

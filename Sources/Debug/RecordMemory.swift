@@ -3,6 +3,10 @@
 // Arrays are cut from metadata and come back when their slab goes, to a free list of
 // their size: by 64 bytes up to a page, by pages above.
 //
+//
+//   slab goes ─▶ DebugState.returnedRecords ─▶ free list ─▶ slab is made
+//                no lock: the core may hold its own, which a fork takes after ours
+//
 // Lock: DebugState.recordLock; metadata's is taken under it.
 
 import Base
@@ -11,6 +15,7 @@ import Keg
 import Malloc
 import Pages
 import Platform
+import Synchronization
 
 struct RecordMemory: ~Copyable {
   /// Free arrays, linked through their first word.
@@ -74,6 +79,7 @@ extension UnsafeMutablePointer where Pointee == Slab {
     debug.pointee.recordLock.lock()
     defer { debug.pointee.recordLock.unlock() }
     if pointee.records != 0 { return true }
+    takeReturnedRecords()
     let array = debug.pointee.recordMemory.take(pointee.keg.pointee.layout.itemCount)
     if array == 0 { return false }
     keg_compiler_barrier()
@@ -82,8 +88,40 @@ extension UnsafeMutablePointer where Pointee == Slab {
   }
 }
 
-/// The core gives a slab back: its items are checked a last time.
+/// Puts arrays that came back into the free lists. Called with the lock held.
+private func takeReturnedRecords() {
+  if debug.pointee.returnedRecords.load(ordering: .relaxed) == 0 { return }
+  var array = debug.pointee.returnedRecords.exchange(0, ordering: .acquiring)
+  while array != 0 {
+    let next = array.word
+    debug.pointee.recordMemory.give(array, (array &+ 8).word)
+    array = next
+  }
+}
+
+private func returnRecords(_ array: UInt, _ count: UInt) {
+  (array &+ 8).word = count
+  var head = debug.pointee.returnedRecords.load(ordering: .relaxed)
+  while true {
+    array.word = head
+    let result = debug.pointee.returnedRecords.compareExchange(
+      expected: head, desired: array, ordering: .releasing)
+    if result.exchanged { return }
+    head = result.original
+  }
+}
+
+/// The core gives a slab back: its items are checked a last time, unless this is the
+/// tick of a thread that a fork does not wait for: a report needs locks which that has.
 func forgetRecords(_ slab: UnsafeMutablePointer<Slab>) {
+  let isTick = keg_debug_thread().pointee.state < KEG_DEBUG_INSIDE
+  if !isTick || !keg_debug_is_forking() { checkLast(slab) }
+  let records = slab.pointee.records
+  slab.pointee.records = 0
+  returnRecords(records, slab.pointee.keg.pointee.layout.itemCount)
+}
+
+private func checkLast(_ slab: UnsafeMutablePointer<Slab>) {
   let count = slab.pointee.keg.pointee.layout.itemCount
   let stride = slab.pointee.keg.pointee.layout.stride
   var i: UInt = 0
@@ -97,8 +135,4 @@ func forgetRecords(_ slab: UnsafeMutablePointer<Slab>) {
     i &+= 1
   }
   if isClean(slab) { checkUntouched(slab) }
-  debug.pointee.recordLock.lock()
-  debug.pointee.recordMemory.give(slab.pointee.records, count)
-  slab.pointee.records = 0
-  debug.pointee.recordLock.unlock()
 }

@@ -167,6 +167,11 @@ package struct LayerAbove {
   package var zoneTop: (@convention(c) () -> UInt)?
   /// Called, outside the allocator, when malloc finds no memory. True: try again.
   package var memoryIsShort: (@convention(c) () -> Bool)?
+  /// Called before memory goes back outside of malloc and free, by a thread without
+  /// locks: by malloc_trim, and, not to `attach` it to the layer, when the thread ends.
+  /// True: `stepOut` is called afterwards.
+  package var stepIn: (@convention(c) (_ attach: Bool) -> Bool)?
+  package var stepOut: (@convention(c) () -> Void)?
 
   package init() {}
 

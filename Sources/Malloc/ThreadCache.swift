@@ -278,6 +278,8 @@ func threadExits(_ argument: UnsafeMutableRawPointer?) {
 }
 
 private func detachThread(_ cache: UnsafeMutablePointer<ThreadCache>) {
+  let isIn = process.pointee.layerAbove.stepIn?(false) ?? false
+  defer { if isIn { process.pointee.layerAbove.stepOut?() } }
   setThreadBins(keg_bins_busy())
   cache.pointee.lock.lock()
   cache.flush()

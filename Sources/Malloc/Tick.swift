@@ -111,6 +111,8 @@ func requestDrains(_ request: DrainRequest) {
 /// those at their next slow path.
 /// - Returns: 1 when memory went back to the kernel.
 @c public func keg_trim(_ keep: UInt) -> Int32 {
+  let isIn = isRunning && process.pointee.layerAbove.stepIn?(true) ?? false
+  defer { if isIn { process.pointee.layerAbove.stepOut?() } }
   let entry = enter()
   defer { leave(entry) }
   if case .emergency = entry { return 0 }
