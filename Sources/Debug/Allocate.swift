@@ -68,6 +68,7 @@ private func slowEnterDebug() -> Way {
   }
   thread.pointee.state = KEG_DEBUG_INSIDE
   keg_compiler_barrier()
+  if keg_debug_is_forking() { waitForFork() }
   return .straight
 }
 
