@@ -200,7 +200,9 @@ func reportLeaks(_ result: LeakResult, _ question: LeakQuestion, _ target: LeakT
     send(target, isJSON) { if isJSON { writeJSON(group, &$0) } else { writeText(group, &$0) } }
     i &+= 1
   }
-  if result.defiant > 0, !isJSON {
+  let wantsTotals =
+    target.isRequested || result.totals.leaks > 0 || Core.option(.debugLeakShow) != LeakShowMode.leaks
+  if result.defiant > 0, !isJSON, wantsTotals {
     send(target, isJSON) { text in
       text.append("kegmalloc: leaks: ")
       text.append(decimal: result.defiant)
@@ -209,8 +211,6 @@ func reportLeaks(_ result: LeakResult, _ question: LeakQuestion, _ target: LeakT
       text.append("\n")
     }
   }
-  let wantsTotals =
-    target.isRequested || result.totals.leaks > 0 || Core.option(.debugLeakShow) != LeakShowMode.leaks
   if !isJSON, wantsTotals {
     send(target, isJSON) { writeTotals(result, &$0) }
   }
