@@ -4,6 +4,7 @@
 #include <link.h>
 #include <pthread.h>
 #include <sys/auxv.h>
+#include <sys/single_threaded.h>
 
 #include "platform.h"
 
@@ -21,11 +22,7 @@ void keg_watch_thread_exit(void *argument) {
   if (has_exit_key) pthread_setspecific(exit_key, argument);
 }
 
-extern char __libc_single_threaded __attribute__((weak));
-
-bool keg_is_single_threaded(void) {
-  return &__libc_single_threaded && __libc_single_threaded;
-}
+bool keg_is_single_threaded(void) { return __libc_single_threaded; }
 
 // ---- the C library's own malloc ---------------------------------------------
 

@@ -259,7 +259,7 @@ struct keg_hooks {
 extern void keg_install_hooks(const struct keg_hooks *_Nonnull hooks) KEG_HIDDEN;
 /// Has `thread_exits` called with `argument` when this thread ends.
 extern void keg_watch_thread_exit(void *_Nullable argument) KEG_HIDDEN;
-/// Whether the C library knows of one thread only (glibc 2.32 tells; false elsewhere).
+/// Whether the C library knows of one thread only.
 extern bool keg_is_single_threaded(void) KEG_HIDDEN;
 
 /// Whether `pointer` is a block of the C library's own malloc; and those of its
