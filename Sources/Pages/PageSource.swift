@@ -5,8 +5,8 @@
 // fake pages in its place: pages that count, that fail on demand, and that have
 // any size.
 //
-//   reserve ──▶ address space nobody else gets, not accessible
-//   commit  ──▶ accessible, known zero
+//   reserve ──▶ address space nobody else gets, not accessible, in no core file
+//   commit  ──▶ accessible, known zero, in core files
 //   purge   ──▶ accessible still, contents gone, memory back with the kernel
 //   release ──▶ address space back with the kernel
 //   isFree  ──▶ whether untouched committed pages cost nothing
@@ -53,11 +53,16 @@ extension PageSource {
   package static func kernel() -> PageSource {
     PageSource(
       reserve: { size in
-        kernelMap(size, protection: 0)
+        let address = kernelMap(size, protection: 0)
+        // gdb's gcore reads what is inaccessible, too, and would be at it for hours.
+        if address != 0 { adviseDump(address, size, false) }
+        return address
       },
       commit: { address, size in
-        keg_syscall6(
+        let isCommitted = keg_syscall6(
           Int(KEG_SYS_mprotect), Int(bitPattern: address), Int(bitPattern: size), 3, 0, 0, 0) == 0
+        if isCommitted { adviseDump(address, size, true) }
+        return isCommitted
       },
       purge: { address, size in
         keg_syscall6(

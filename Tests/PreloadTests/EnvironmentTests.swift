@@ -35,6 +35,28 @@ struct EnvironmentTests {
     outcome.expect(outcome.succeeded && outcome.stdout == "hello\n" && outcome.stderr == "")
   }
 
+  /// Its owner is not who starts it: AT_SECURE. The dynamic linker drops LD_PRELOAD then,
+  /// so the program is linked to the library.
+  @Test("a set-user-ID program ignores the environment's options", .ours, .enabled(if: geteuid() == 0, "needs root"))
+  func privileged() throws {
+    let scratch = try Scratch()
+    let library = scratch.path + "/libkegmalloc.so.1"
+    try FileManager.default.copyItem(atPath: Library.path, toPath: library)
+    let binary = try Fixture.build(
+      "bad_alignment", output: "privileged",
+      flags: ["-Wl,--no-as-needed", library, "-Wl,-rpath,\(scratch.path)"])
+    let program = scratch.path + "/program"
+    try FileManager.default.copyItem(atPath: binary, toPath: program)
+    func runIt() throws -> Outcome {
+      try run([program], environment: ["KEGMALLOC_CONF": "nonsense:1,stats:exit"], preload: false)
+    }
+    let plain = try runIt()
+    plain.expect(plain.succeeded && plain.stderr.contains("nonsense") && plain.stderr.contains("ITEM "))
+    try #require(chown(program, 65534, 65534) == 0 && chmod(program, 0o4755) == 0)
+    let secure = try runIt()
+    secure.expect(secure.succeeded && secure.stdout == "ok\n" && secure.stderr == "")
+  }
+
   @Test("an environment of LD_PRELOAD alone")
   func cleared() throws {
     let outcome = try echo([:], clear: true)

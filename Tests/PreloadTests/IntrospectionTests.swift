@@ -49,4 +49,9 @@ struct MemoryTests {
   func returns(kind: String) throws {
     try expectOK("memory_returns", [kind], environment: ["KEGMALLOC_CONF": "decay_ms:200"])
   }
+
+  @Test("also while no thread calls the allocator, and in a forked child", arguments: ["idle", "idle-child"])
+  func idle(kind: String) throws {
+    try expectOK("memory_returns", [kind], environment: ["KEGMALLOC_CONF": "decay_ms:200"])
+  }
 }

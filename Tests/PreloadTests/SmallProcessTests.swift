@@ -52,6 +52,23 @@ struct SmallProcessTests {
     #expect(costs.sorted()[4] <= 200, "\(costs), \(without)")
   }
 
+  @Test("is charged at most 4 MiB more where the kernel promises no memory that it has not got")
+  func charged() throws {
+    // Strict overcommit charges private memory that may be written, touched or not.
+    func writableKiB(preload: Bool) throws -> Int {
+      var isCharged = false
+      var sum = 0
+      for line in try idleMap(preload: preload) {
+        let fields = line.split(separator: " ")
+        if !fields[0].hasSuffix(":") { isCharged = fields[1].hasSuffix("p") && fields[1].contains("w") }
+        if isCharged, fields[0] == "Size:" { sum += Int(fields[1]) ?? 0 }
+      }
+      return sum
+    }
+    let (with, without) = (try writableKiB(preload: true), try writableKiB(preload: false))
+    #expect(without > 0 && with <= without + 4096, "\(with) KiB with the library, \(without) without")
+  }
+
   @Test("has no page of the file copied but the one that is relocated")
   func copied() throws {
     var isLibrary = false

@@ -37,7 +37,7 @@ struct ZoneAPITests {
     "what zones are made of",
     arguments: [
       "names", "hooks", "argument", "zero", "cache", "secondary", "nofree", "foreach", "churn", "crowd",
-      "refcnt", "notouch", "backend", "watermarks", "nodump", "arguments", "threads", "reclaim",
+      "refcnt", "notouch", "backend", "watermarks", "nodump", "arguments", "threads", "reclaim", "trim",
     ])
   func zones(test: String) throws { try passes("zones", [test]) }
 

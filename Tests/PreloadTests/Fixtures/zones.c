@@ -1,5 +1,6 @@
 // zones.c: keg_zone_* from a C program: what zones are made of. The argument names the
 // test; the ids in comments are the features' of UMA and its kin.
+#include <malloc.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -416,6 +417,38 @@ static void foreach(void) {
   counted = 1;
   for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
   CHECK(keg_zone_destroy(zone, 0) == 0);
+}
+
+// malloc_trim takes the depot at once, and what other threads' arrays hold when they come
+// to their next slow path.
+static _Atomic int trimmed, drained_threads;
+static void *fill_array(void *unused) {
+  (void)unused;
+  void *blocks[100];
+  for (int i = 0; i < 100; i++) blocks[i] = malloc(1000);
+  for (int i = 0; i < 100; i++) free(blocks[i]);
+  waiting++;
+  while (!trimmed) usleep(1000);
+  free(malloc(50000));  // a class that this thread has not used
+  drained_threads++;
+  while (drained_threads < 4) usleep(1000);
+  return NULL;
+}
+static void trim(void) {
+  keg_zone *zone = keg_zone_find("malloc-1024");
+  CHECK(zone);
+  pthread_t threads[3];
+  for (int i = 0; i < 3; i++) pthread_create(&threads[i], NULL, fill_array, NULL);
+  while (waiting < 3) usleep(1000);
+  free(malloc(1000));
+  CHECK(figures(zone).in_arrays > 3 * 20);
+  malloc_trim(0);
+  CHECK(figures(zone).in_depot == 0 && figures(zone).in_arrays > 3 * 20, "%zu in arrays", (size_t)figures(zone).in_arrays);
+  trimmed = 1;
+  while (drained_threads < 3) usleep(1000);
+  CHECK(figures(zone).in_arrays == 0, "%zu in arrays", (size_t)figures(zone).in_arrays);
+  drained_threads++;
+  for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
 }
 
 // U33: two live items: EBUSY, and a line that says so (the test reads it).
@@ -885,7 +918,7 @@ int main(int count, char **arguments_) {
   static const struct { const char *name; void (*run)(void); } tests[] = {
       {"names", names}, {"hooks", hooks}, {"argument", argument}, {"zero", zero}, {"cache", cache},
       {"secondary", secondary}, {"nofree", nofree}, {"allfini", allfini}, {"foreach", foreach},
-      {"destroy", destroy}, {"churn", churn}, {"crowd", crowd}, {"allfini_of_100", allfini_of_100}, {"reclaim", reclaim}, {"null_item", null_item},
+      {"trim", trim}, {"destroy", destroy}, {"churn", churn}, {"crowd", crowd}, {"allfini_of_100", allfini_of_100}, {"reclaim", reclaim}, {"null_item", null_item},
       {"refcnt", refcnt}, {"notouch", notouch},
       {"backend", backend}, {"reserves", reserves}, {"watermarks", watermarks}, {"nodump", nodump},
       {"arguments", arguments}, {"threads", threads}, {"wrong_zone", wrong_zone},
