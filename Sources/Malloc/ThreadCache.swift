@@ -1,6 +1,6 @@
 // ThreadCache.swift: a thread's array of bins and what goes with it.
 //
-//    -256                    0        32                     TLS: one pointer
+//    -384                    0        32                     TLS: one pointer
 //     | ThreadCache | pad    | bin 0  | bin 1 = 8 bytes | …      │
 //     ▲ header                ▲ bins ◀───────────────────────────┘
 //
@@ -39,6 +39,11 @@ struct ThreadCache: Linked, ~Copyable {
   let lock: Lock
   /// A byte of each bin's `top` at the last `countIdleBins`.
   var tops: InlineArray<82, UInt8>
+  /// Bit c of the pair: what bin c last exchanged with its zone, it gave.
+  var gaveLow: UInt64
+  var gaveHigh: UInt64
+  /// Items that each bin took from its zone less those that it gave, as far as 16 bits go.
+  var balances: InlineArray<82, Int16>
   /// Bytes of items that the buckets of all bins can hold.
   var capacityBytes: UInt
   /// Slow paths since the clock was last read.
@@ -48,7 +53,7 @@ struct ThreadCache: Linked, ~Copyable {
   /// How often pthread has run our key's destructor for this thread.
   var exitRounds: UInt32
 
-  static var headerBytes: UInt { 256 }
+  static var headerBytes: UInt { 384 }
   /// The round of destructors that takes the cache down.
   static var lastExitRound: UInt32 { 2 }
   /// What a thread may cache in any case, bytes.
@@ -65,6 +70,9 @@ struct ThreadCache: Linked, ~Copyable {
     mildLow = 0
     mildHigh = 0
     tops = InlineArray(repeating: 0)
+    gaveLow = 0
+    gaveHigh = 0
+    balances = InlineArray(repeating: 0)
     lock = Lock(rank: .thread)
     capacityBytes = 0
     events = 0
@@ -143,7 +151,10 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
 
   /// Makes room in a full bin; see `Bin.makeRoom`.
   func makeRoom(_ index: UInt, for zone: UnsafeMutablePointer<Zone>) -> Bool {
-    changing(index, zone) { $0.makeRoom(for: zone, mayGrow: mayGrow, mayBeLarge: cachesLittle) }
+    let isForOthers = isForOthers(index)
+    return changing(index, zone) {
+      $0.makeRoom(for: zone, mayGrow: mayGrow, mayBeLarge: cachesLittle, isForOthers: isForOthers)
+    }
   }
 
   @inline(__always)
@@ -153,12 +164,39 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
   ) -> Bool {
     let bin = bin(index)
     let before = UInt(bitPattern: bin.capacity)
+    let cached = bin.cachedCount
     let isDone = body(bin)
     changeCapacity(
       from: before &* zone.pointee.itemSize,
       to: UInt(bitPattern: bin.capacity) &* zone.pointee.itemSize)
+    noteExchange(index, bin.cachedCount &- cached)
     noteUsed(index)
     return isDone
+  }
+
+  /// Whether a bucket that a bin has too many may be for other threads: the thread has
+  /// freed more than it had allocated, or this is the first after it had too few. A thread
+  /// that frees what it allocated gives it to the slabs, which give it neighbours again.
+  @inline(__always)
+  private func isForOthers(_ index: UInt) -> Bool {
+    if pointee.balances[Int(bitPattern: index)] <= 0 { return true }
+    let gave = index < 64 ? pointee.gaveLow : pointee.gaveHigh
+    return gave &>> UInt64(index & 63) & 1 == 0
+  }
+
+  /// Counts `taken` items that a bin took from its zone; below zero: gave to it.
+  @inline(__always)
+  private func noteExchange(_ index: UInt, _ taken: Int) {
+    if taken == 0 { return }
+    let balance = Int(pointee.balances[Int(bitPattern: index)]) &+ taken
+    pointee.balances[Int(bitPattern: index)] = Int16(clamping: balance)
+    let gave: UInt64 = taken < 0 ? 1 : 0
+    let bit = UInt64(index & 63)
+    if index < 64 {
+      pointee.gaveLow = pointee.gaveLow & ~(1 &<< bit) | gave &<< bit
+    } else {
+      pointee.gaveHigh = pointee.gaveHigh & ~(1 &<< bit) | gave &<< bit
+    }
   }
 
   /// Called every 64 slow paths. Gives back the items of idle bins, sizes of the
@@ -196,6 +234,7 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
       if isWarm == 0, let zone = process.pointee.existingZone(index) {
         let bin = bin(index)
         changeCapacity(from: UInt(bitPattern: bin.capacity) &* zone.pointee.itemSize, to: 0)
+        noteExchange(index, 0 &- bin.cachedCount)
         bin.evict(to: zone)
       }
     }

@@ -78,7 +78,9 @@ func drainIdleDepots() {
   var left = SizeClass.count
   while left > 0, pools.pointee.depotBytes > pools.pointee.depotBudget / 4 &* 3 {
     let hand = process.pointee.depotHand.wrappingAdd(1, ordering: .relaxed).newValue
-    process.pointee.existingZone(1 &+ hand % SizeClass.count)?.drainIfIdle()
+    if let zone = process.pointee.existingZone(1 &+ hand % SizeClass.count), zone.hasFullBuckets {
+      zone.drainIfIdle()
+    }
     left &-= 1
   }
 }

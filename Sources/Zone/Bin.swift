@@ -33,6 +33,9 @@ package struct Bin {
   /// Buckets of larger items, in bytes, may have a quarter of what the zone says, for a
   /// thread that caches much already.
   static var mediumItem: UInt { 1024 }
+  /// Buckets of items up to 512 bytes grow as far, 30 items, whatever is cached: with 8
+  /// a thread that allocates much spends its time on the way to the keg.
+  static var freeGrowth: Int { 4 }
   /// Buckets of larger items, in bytes, start with two.
   static var largeItem: UInt { 2048 }
 }
@@ -84,8 +87,9 @@ extension UnsafeMutablePointer where Pointee == Bin {
     guard let loaded else {
       return min(size <= (mayGrow ? Bin.largeItem : Zone.largestSorted) ? 8 : 2, most)
     }
-    let step = mayGrow ? 1 : 0
-    let next = min(Int(loaded.pointee.sizeIndex) &+ step, BucketSize.count &- 1)
+    let index = Int(loaded.pointee.sizeIndex)
+    let step = mayGrow || (size <= Zone.largestSorted && index < Bin.freeGrowth) ? 1 : 0
+    let next = min(index &+ step, BucketSize.count &- 1)
     return min(BucketSize.capacity(at: next), most)
   }
 
@@ -129,10 +133,11 @@ extension UnsafeMutablePointer where Pointee == Bin {
   }
 
   /// Makes room in a full bin: by the previous bucket, or by a bucket to the depot.
+  /// - Parameter isForOthers: whether small items may go to the depot, not to their slabs.
   /// - Returns: false when there is no bucket to be had.
   package func makeRoom(
     for zone: UnsafeMutablePointer<Zone>, mayGrow: Bool = true, mayBeLarge: Bool = true,
-    atOnce: Bool = false
+    atOnce: Bool = false, isForOthers: Bool = true
   ) -> Bool {
     if let other = previousBucket, !other.isFull {
       swap(with: other)
@@ -142,7 +147,7 @@ extension UnsafeMutablePointer where Pointee == Bin {
     if wanted == 0 { return false }
     var empty: UnsafeMutablePointer<Bucket>? = nil
     if let other = previousBucket {
-      empty = zone.putBucket(other)
+      empty = zone.putBucket(other, isForOthers)
       pointee.previous = 0
     }
     if let small = empty, small.capacity < wanted {

@@ -4,6 +4,7 @@
 
 import Base
 import Keg
+import Synchronization
 
 // MARK: - Reclaim
 
@@ -39,6 +40,9 @@ extension UnsafeMutablePointer where Pointee == Zone {
     }
     pointee.keg?.drain()
   }
+
+  /// Whether the depot holds anything; a moment later it may be otherwise.
+  package var hasFullBuckets: Bool { pointee.full.load(ordering: .relaxed) != nil }
 
   /// Gives the whole depot back unless it was used since the last time this was asked:
   /// the hand of a clock over all zones.

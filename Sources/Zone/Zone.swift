@@ -91,6 +91,8 @@ package struct Zone: Linked, ~Copyable {
 
   /// Items of more bytes gain nothing from lying beside their neighbours.
   static var largestSorted: UInt { 512 }
+  /// A bucket of no more items is sooner exchanged whole than sorted into slabs.
+  static var fewItems: Int { 16 }
   /// Empty buckets that a depot keeps for the next exchange.
   static var mostEmpty: Int { 4 }
 
@@ -171,11 +173,17 @@ extension UnsafeMutablePointer where Pointee == Zone {
   }
 
   /// Puts a bucket with items into the depot.
+  /// - Parameter isForOthers: whether small items may stay in the depot; if not, and if they
+  ///   are enough for many to lie in one slab, they go to their slabs.
   /// - Returns: an empty bucket in exchange, if the depot has one.
   package func putBucket(
-    _ bucket: UnsafeMutablePointer<Bucket>
+    _ bucket: UnsafeMutablePointer<Bucket>, _ isForOthers: Bool = true
   ) -> UnsafeMutablePointer<Bucket>? {
     let count = Int(bucket.pointee.count)
+    if !isForOthers, pointee.itemSize <= Zone.largestSorted, count > Zone.fewItems {
+      drain(bucket)
+      return bucket
+    }
     lockDepot()
     if pointee.workingSet.items &+ count > depotLimit {
       pointee.lock.unlock()

@@ -60,17 +60,39 @@ import Zone
     }
   }
 
-  @Test("a bin that may not grow starts with few entries and keeps them", arguments: [(64, 8), (1024, 2)])
-  func noGrowth(size: UInt, entries: Int) {
+  @Test(
+    "a bin that may not grow starts with few entries and keeps few: 30 of small items, 2 of others",
+    arguments: [(64, [8, 16, 30, 30]), (512, [8, 16, 30, 30]), (1024, [2, 2, 2])] as [(UInt, [Int])])
+  func noGrowth(size: UInt, entries: [Int]) {
     Rig.use { rig in
       let zone = rig.zone(size: size)
       let bin = rig.bin()
-      for _ in 0..<10 {
+      for expected in entries {
         #expect(bin.refill(from: zone, mayGrow: false))
-        #expect(bin.loadedCapacity == entries)
+        #expect(bin.loadedCapacity == expected)
         while bin.count > 0 { _ = bin.allocate(zone) }
       }
-      #expect(rig.bucketsInUse == 1 && bin.capacity == entries)
+      #expect(rig.bucketsInUse == 1 && bin.capacity == entries.last)
+    }
+  }
+
+  @Test(
+    "what a thread frees of its own goes to slabs, but for few items or large ones",
+    arguments: [(64, 17, true, true), (64, 17, false, false), (64, 16, false, true), (1024, 16, false, true)] as [(UInt, Int, Bool, Bool)])
+  func ownItems(size: UInt, count: Int, isForOthers: Bool, intoDepot: Bool) throws {
+    try Rig.use { rig in
+      let zone = rig.zone(size: size)
+      let taken = rig.pools.pointee.take(entries: zone.bucketEntries)
+      let bucket = try #require(taken)
+      for i in 0..<count { bucket.slots[i] = zone.allocateItem() }
+      bucket.pointee.count = UInt32(count)
+      let empty = zone.putBucket(bucket, isForOthers)
+      #expect(zone.depotItems == (intoDepot ? count : 0))
+      #expect(zone.statistics.released == (intoDepot ? 0 : UInt(count)))
+      // Who drains a bucket keeps it.
+      #expect(empty == (intoDepot ? nil : bucket))
+      #expect(intoDepot || bucket.pointee.count == 0)
+      zone.checkInvariants()
     }
   }
 
