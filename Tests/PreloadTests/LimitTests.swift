@@ -23,6 +23,18 @@ struct LimitTests {
   @Test("a limit on data", arguments: [64, 512])
   func data(megabytes: Int) throws { try underLimit("d", megabytes, "data") }
 
+  /// Limits near what docs/compatibility.md says is the least.
+  @Test("small limits leave small programs their work", arguments: [("v", 16), ("d", 4)])
+  func small(flag: String, megabytes: Int) throws {
+    for command in ["ls /usr/bin", "sort /etc/passwd", "awk '{ n += length } END { print n }' /etc/passwd"] {
+      let script = "ulimit -\(flag) \(megabytes * 1024) && exec \(command)"
+      let plain = try run(["sh", "-c", script], preload: false)
+      plain.expect(plain.succeeded)
+      let ours = try run(["sh", "-c", script])
+      ours.expect(ours.succeeded && ours.stdout == plain.stdout && ours.stderr == "", script)
+    }
+  }
+
   @Test("a grown block counts by its size under a limit on data")
   func grownUnderData() throws {
     try underLimit("d", 256, "data-grown")
