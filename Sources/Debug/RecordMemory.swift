@@ -3,7 +3,6 @@
 // Arrays are cut from metadata and come back when their slab goes, to a free list of
 // their size: by 64 bytes up to a page, by pages above.
 //
-//
 //   slab goes ─▶ DebugState.returnedRecords ─▶ free list ─▶ slab is made
 //                no lock: the core may hold its own, which a fork takes after ours
 //
