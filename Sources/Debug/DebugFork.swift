@@ -182,7 +182,7 @@ func childOfFork() {
   childOfForkOfLeaks()
   keg_debug_fork_faults(Int32(KEG_FORK_CHILD))
   debug.pointee.pid = processID()
-  debug.pointee.isFinished = false
+  debug.pointee.ending.store(Ending.none, ordering: .relaxed)
   debug.pointee.findings.clear()
   debug.pointee.leaks = 0
   debug.pointee.leakedBytes = 0

@@ -64,8 +64,10 @@ struct DebugState: ~Copyable {
   var forkers: InlineArray<8, UInt32>
   /// The process whose findings these are.
   var pid: UInt32
-  /// Whether the last check of this process is done.
-  var isFinished: Bool
+  /// How far the last check of this process is: `Ending`; and whose check it is, by its
+  /// `keg_debug_thread`.
+  let ending: Atomic<UInt32>
+  var endingThread: UInt
   /// Figures of the leak check, for the summary.
   var leaks: UInt
   var leakedBytes: UInt
@@ -115,7 +117,8 @@ struct DebugState: ~Copyable {
     forkedAt = 0
     forkers = InlineArray(repeating: 0)
     pid = 0
-    isFinished = false
+    ending = Atomic(Ending.none)
+    endingThread = 0
     leaks = 0
     leakedBytes = 0
     errorDescriptor = 2

@@ -15,6 +15,7 @@ import DebugPlatform
 import Keg
 import Malloc
 import Platform
+import Synchronization
 
 struct Summary {
   var errors: UInt = 0
@@ -28,23 +29,49 @@ struct Summary {
   var unguarded: UInt = 0
 }
 
+/// How far the last look at the process is.
+enum Ending {
+  static var none: UInt32 { 0 }
+  static var underWay: UInt32 { 1 }
+  static var done: UInt32 { 2 }
+}
+
+/// Whether the caller is the one that looks. Any other ends the process when it returns,
+/// so it waits for the result, outside, where the one that looks does not wait for it; not
+/// for ever: it may hold what that one needs, or have been interrupted at it.
+private func beginEnding() -> Bool {
+  if debug.pointee.ending.compareExchange(
+    expected: Ending.none, desired: Ending.underWay, ordering: .acquiringAndReleasing
+  ).exchanged {
+    debug.pointee.endingThread = keg_debug_thread().address
+    return true
+  }
+  let limit = keg_monotonic_nanoseconds() &+ 10_000_000_000
+  while debug.pointee.ending.load(ordering: .acquiring) != Ending.done,
+    debug.pointee.endingThread != keg_debug_thread().address, keg_monotonic_nanoseconds() < limit
+  {
+    keg_debug_yield()
+  }
+  return false
+}
+
 /// The last look at the process. Once in a process; later calls know the result.
 /// - Parameter frame: the stack is the program's from here on; 0: the leak check finds out.
 /// - Returns: the status the process is to have; nil: its own.
 func finish(frame: UInt = 0) -> Int32? {
   // A child of vfork runs in its parent's memory and leaves no word in it.
   guard keg_debug_is_running(), processID() == debug.pointee.pid else { return nil }
-  let thread = keg_debug_thread()
-  let state = thread.pointee.state
-  thread.pointee.state = KEG_DEBUG_NESTED
-  if !debug.pointee.isFinished {
-    debug.pointee.isFinished = true
+  if beginEnding() {
+    let thread = keg_debug_thread()
+    let state = thread.pointee.state
+    thread.pointee.state = KEG_DEBUG_NESTED
     validateAll()
     writeProfile()
     checkLeaksAtExit(frame)
     writeSummary()
+    thread.pointee.state = state
+    debug.pointee.ending.store(Ending.done, ordering: .releasing)
   }
-  thread.pointee.state = state
   let code = Int32(truncatingIfNeeded: Core.option(.debugExitCode))
   if code == 0 { return nil }
   if debug.pointee.findings.errors > 0 { return code }
@@ -86,11 +113,16 @@ func finish(frame: UInt = 0) -> Int32? {
 
 /// The process dies in the middle of something: all checks but that for leaks.
 func finishByForce() {
-  if debug.pointee.isFinished { return }
-  debug.pointee.isFinished = true
+  guard
+    debug.pointee.ending.compareExchange(
+      expected: Ending.none, desired: Ending.underWay, ordering: .acquiringAndReleasing
+    ).exchanged
+  else { return }
+  debug.pointee.endingThread = keg_debug_thread().address
   validateAll()
   writeProfile()
   writeSummary()
+  debug.pointee.ending.store(Ending.done, ordering: .releasing)
 }
 
 func endProcess(_ status: Int32) -> Never {

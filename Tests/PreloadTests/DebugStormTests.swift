@@ -51,6 +51,16 @@ struct DebugStormTests {
     }
   }
 
+  @Test("of two threads that end the process at once, the second waits for the report")
+  func ends() throws {
+    for _ in 0..<10 {
+      let outcome = try runDebug("debug_storms", ["two-ends"])
+      outcome.expect(
+        outcome.status == .exited(99) && outcome.stdout == "ok\n"
+          && outcome.stderr.contains("ERROR: leak: definite: 77 bytes in 1 block"))
+    }
+  }
+
   @Test("threads whose first call comes when pthread has let go of them")
   func late() throws { try expectSilence("debug_storms", ["late"]) }
 }

@@ -406,4 +406,10 @@ struct GuardProgramTests {
     try same(
       ["sh", "-c", "echo 'int f(int a) { return a * 3; }' | gcc -O2 -S -x c -o - -"], conf: "guard:left")
   }
+
+  @Test("a Swift program, whose objects are more aligned than their sizes tell", arguments: ["right", "left"])
+  func swift(side: String) throws {
+    guard let binary = try buildSwiftObjects() else { return print("skipped swift: no swiftc") }
+    try same([binary, "5000"], conf: "guard:\(side)")
+  }
 }

@@ -84,14 +84,7 @@ struct ProgramTests {
 
   @Test("a Swift program, whose runtime must stay its own")
   func swift() throws {
-    guard let compiler = findProgram("swiftc") else { return print("skipped swift: no swiftc") }
-    let binary = Repository.root + "/out/fixtures/objects"
-    try FileManager.default.createDirectory(
-      atPath: Repository.root + "/out/fixtures", withIntermediateDirectories: true)
-    let source = Repository.fixtureSources + "/objects.swift"
-    let built = try run(
-      [compiler, "-swift-version", "5", source, "-o", binary], preload: false, timeout: 300)
-    try #require(built.succeeded, "\(built.report)")
+    guard let binary = try buildSwiftObjects() else { return print("skipped swift: no swiftc") }
     let without = try run([binary], preload: false)
     let with = try run([binary])
     with.expect(
@@ -108,6 +101,24 @@ struct ProgramTests {
     }
     #expect(bound.isEmpty, "\(bound.prefix(3))")
   }
+}
+
+private let swiftLock = NSLock()
+
+/// Compiles Fixtures/objects.swift; nil: there is no Swift compiler.
+func buildSwiftObjects() throws -> String? {
+  guard let compiler = findProgram("swiftc") else { return nil }
+  swiftLock.lock()
+  defer { swiftLock.unlock() }
+  let directory = Repository.root + "/out/fixtures"
+  let binary = directory + "/objects"
+  try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+  let source = Repository.fixtureSources + "/objects.swift"
+  let built = try run(
+    [compiler, "-swift-version", "5", source, "-o", binary + ".new"], preload: false, timeout: 300)
+  try #require(built.succeeded, "\(built.report)")
+  try #require(rename(binary + ".new", binary) == 0)
+  return binary
 }
 
 @Suite(

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 static volatile int stop;
+static void *volatile blocks[2000];
 
 // Leaves slabs of many sizes empty, which go back when the thread ends.
 static void *fill_and_end(void *argument) {
@@ -137,12 +138,31 @@ static void over_handlers(void) {
   for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
 }
 
+// Two threads end the process at once: the one that comes second waits for the report.
+static pthread_barrier_t barrier;
+static void *leave(void *unused) {
+  pthread_barrier_wait(&barrier);
+  exit(0);
+  return unused;
+}
+static void two_ends(void) {
+  for (int i = 0; i < 2000; i++) blocks[i] = hide(malloc(500));
+  memset(hide(malloc(77)), 1, 77);
+  pthread_t thread;
+  pthread_barrier_init(&barrier, NULL, 2);
+  CHECK(pthread_create(&thread, NULL, leave, NULL) == 0, "no thread");
+  ok();
+  pthread_barrier_wait(&barrier);
+  _exit(0);
+}
+
 int main(int count, char **arguments) {
   CHECK(count == 2, "one argument");
   const char *what = arguments[1];
   if (!strcmp(what, "forks") || !strcmp(what, "exit")) among_ending_threads(what);
   else if (!strcmp(what, "late")) late_calls();
   else if (!strcmp(what, "handlers")) over_handlers();
+  else if (!strcmp(what, "two-ends")) two_ends();
   else CHECK(0, "no such case");
   return ok();
 }
