@@ -158,6 +158,11 @@ static int get_proc_name(unw_addr_space_t space, unw_word_t address, char *name,
   return -UNW_ENOINFO;
 }
 
+// The one moment at which a library may be asked of the loader without waiting for
+// somebody else's dlopen.
+extern void keg_stacks_warm(void) KEG_UNWIND_HIDDEN;
+__attribute__((constructor)) static void warm(void) { keg_stacks_warm(); }
+
 int keg_libunwind_open(void) {
   // Not closed again when it lacks something: its destructors are not ours to run.
   void *library = dlopen("libunwind-x86_64.so.8", RTLD_LOCAL | RTLD_NOW);

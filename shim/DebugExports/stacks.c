@@ -1,5 +1,5 @@
-// stacks.c: the calling stack as kegmalloc.h offers it; dlclose, after which other code may
-// come to the addresses whose unwind data was remembered; and the start of it all.
+// stacks.c: the calling stack as kegmalloc.h offers it, and dlclose, after which other
+// code may come to the addresses whose unwind data was remembered.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 
@@ -9,11 +9,6 @@
 // Sources/Debug/Stack.swift
 extern int keg_backtrace_here(void **frames, int limit) KEG_DEBUG_HIDDEN;
 extern void keg_stacks_module_left(void) KEG_DEBUG_HIDDEN;
-extern void keg_stacks_warm(void) KEG_DEBUG_HIDDEN;
-
-// The one moment at which a library may be asked of the loader without waiting for
-// somebody else's dlopen.
-__attribute__((constructor)) static void warm(void) { keg_stacks_warm(); }
 
 int keg_backtrace(void **frames, int limit) {
   int count = keg_backtrace_here(frames, limit);

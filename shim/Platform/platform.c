@@ -81,26 +81,34 @@ uintptr_t keg_keep_text(const char *text, long count) {
 
 // ---- children that nobody announced -------------------------------------------
 
-static uint32_t *process_mark;
+// Published with the mark in it: threads may wait for locks while the first one boots.
+static _Atomic(uint32_t *) process_mark;
 static void (*orphaned_process)(void);
 
+static uint32_t *make_mark(void) {
+  long page = keg_syscall6(KEG_SYS_mmap, 0, 4096, 3, 0x22, -1, 0);
+  if (page < 0 && page >= -4095) return 0;
+  if (keg_syscall6(KEG_SYS_madvise, page, 4096, 18 /* MADV_WIPEONFORK */, 0, 0, 0) == 0)
+    return (uint32_t *)page;
+  keg_syscall6(KEG_SYS_munmap, page, 4096, 0, 0, 0, 0);
+  return 0;
+}
+
 void keg_mark_process(void (*orphaned)(void)) {
-  if (!process_mark) {
-    long page = keg_syscall6(KEG_SYS_mmap, 0, 4096, 3, 0x22, -1, 0);
-    if (page < 0 && page >= -4095) return;
-    if (keg_syscall6(KEG_SYS_madvise, page, 4096, 18 /* MADV_WIPEONFORK */, 0, 0, 0) != 0) {
-      keg_syscall6(KEG_SYS_munmap, page, 4096, 0, 0, 0, 0);
-      return;
-    }
-    process_mark = (uint32_t *)page;
+  uint32_t *mark = process_mark;
+  if (mark) {
+    *mark = 1;
+  } else if ((mark = make_mark())) {
+    *mark = 1;
     orphaned_process = orphaned;
+    process_mark = mark;
   }
-  *process_mark = 1;
 }
 
 bool keg_adopt_if_orphaned(void) {
-  if (!process_mark || *process_mark != 0) return false;
-  *process_mark = 1;
+  uint32_t *mark = process_mark;
+  if (!mark || *mark != 0) return false;
+  *mark = 1;
   orphaned_process();
   return true;
 }
