@@ -79,6 +79,16 @@ struct CompareAllocatorTests {
     #expect(ServingCheck.mallocServers(in: "") == [])
   }
 
+  @Test("two threads bind at once: the end of a line comes after the next record")
+  func interleavedBindings() {
+    let log = """
+           77:\tbinding file /usr/bin/prog [0] to /lib/libc.so.6 [0]: normal symbol `memset'     77:\tbinding file \
+      /usr/bin/prog [0] to /lib/libmimalloc.so.2 [0]: normal symbol `malloc' [GLIBC_2.2.5]
+       [GLIBC_2.2.5]
+      """
+    #expect(ServingCheck.mallocServers(in: log) == ["/lib/libmimalloc.so.2"])
+  }
+
   @Test("the judgement: verified, another library, nobody knows")
   func judgement() {
     func judge(_ processes: [String: Set<String>], _ library: String?) -> Serving.State {

@@ -86,11 +86,13 @@ struct ServingCheck {
   /// The libraries that `malloc` of one process was bound to.
   /// Bindings made by an allocator itself (to the C library beneath it) and by
   /// the linker do not count.
+  ///
+  /// A record ends where the next one begins, not with its line: the linker writes the
+  /// version of a symbol and the line's end apart, and threads come in between.
   static func mallocServers(in log: String) -> Set<String> {
     var servers: Set<String> = []
-    for line in log.split(separator: "\n")
-    where line.hasSuffix("`malloc'") || line.contains("`malloc' [") {
-      guard let binding = parseBinding(line),
+    for record in log.components(separatedBy: "binding file ").dropFirst() {
+      guard let binding = parseBinding(record), binding.symbol == "malloc",
         binding.user != binding.server || isCLibrary(binding.server),
         !binding.user.contains("/ld-linux")
       else { continue }
@@ -99,16 +101,17 @@ struct ServingCheck {
     return servers
   }
 
-  /// `… binding file USER [0] to SERVER [0]: normal symbol `malloc' [VERSION]`
-  private static func parseBinding(_ line: Substring) -> (user: String, server: String)? {
-    let text = String(line)
-    guard let start = text.range(of: "binding file "), let middle = text.range(of: " [0] to "),
-      let end = text.range(of: " [0]: normal symbol"), start.upperBound <= middle.lowerBound,
-      middle.upperBound <= end.lowerBound
+  /// `USER [0] to SERVER [0]: normal symbol `malloc' [VERSION]`
+  private static func parseBinding(
+    _ record: String
+  ) -> (user: String, server: String, symbol: Substring)? {
+    guard let middle = record.range(of: " [0] to "),
+      let end = record.range(of: " [0]: normal symbol `"), middle.upperBound <= end.lowerBound,
+      let quote = record[end.upperBound...].firstIndex(of: "'")
     else { return nil }
     return (
-      String(text[start.upperBound..<middle.lowerBound]),
-      String(text[middle.upperBound..<end.lowerBound])
+      String(record[..<middle.lowerBound]), String(record[middle.upperBound..<end.lowerBound]),
+      record[end.upperBound..<quote]
     )
   }
 }
