@@ -192,14 +192,7 @@ private func deallocateNested(_ address: UInt) {
     if Core.isUp { Core.giveSlotNested(address) }
     return
   }
-  var head = debug.pointee.orphans.load(ordering: .relaxed)
-  while true {
-    item.slot.word = head
-    let result = debug.pointee.orphans.compareExchange(
-      expected: head, desired: item.slot, ordering: .acquiringAndReleasing)
-    if result.exchanged { return }
-    head = result.original
-  }
+  debug.pointee.orphans.pushLinked(item.slot)
 }
 
 /// Gives the first word of a freed item's slot, which was used for a link, its pattern.
@@ -216,14 +209,11 @@ func restoreFirstWord(_ item: Item) {
 /// Frees what handlers over our calls left. Called in `.straight`.
 func adoptOrphans() {
   if debug.pointee.orphans.load(ordering: .relaxed) == 0 { return }
-  var slot = debug.pointee.orphans.exchange(0, ordering: .acquiring)
-  while slot != 0 {
-    let next = slot.word
+  debug.pointee.orphans.takeLinked { slot in
     if case .item(let item) = place(of: slot) {
       restoreFirstWord(item)
       checkZones(item, .freeing)
       retire(item)
     }
-    slot = next
   }
 }

@@ -90,24 +90,12 @@ extension UnsafeMutablePointer where Pointee == Slab {
 /// Puts arrays that came back into the free lists. Called with the lock held.
 private func takeReturnedRecords() {
   if debug.pointee.returnedRecords.load(ordering: .relaxed) == 0 { return }
-  var array = debug.pointee.returnedRecords.exchange(0, ordering: .acquiring)
-  while array != 0 {
-    let next = array.word
-    debug.pointee.recordMemory.give(array, (array &+ 8).word)
-    array = next
-  }
+  debug.pointee.returnedRecords.takeLinked { debug.pointee.recordMemory.give($0, ($0 &+ 8).word) }
 }
 
 private func returnRecords(_ array: UInt, _ count: UInt) {
   (array &+ 8).word = count
-  var head = debug.pointee.returnedRecords.load(ordering: .relaxed)
-  while true {
-    array.word = head
-    let result = debug.pointee.returnedRecords.compareExchange(
-      expected: head, desired: array, ordering: .releasing)
-    if result.exchanged { return }
-    head = result.original
-  }
+  debug.pointee.returnedRecords.pushLinked(array)
 }
 
 /// The core gives a slab back: its items are checked a last time, unless this is the

@@ -216,24 +216,12 @@ private func freeSmall(_ address: UInt, _ slab: UnsafeMutablePointer<Slab>) {
 
 /// Puts off a free that a handler makes while its thread is in a slow path.
 ///
-/// The items form a stack linked through their first words; whoever leaves a slow
-/// path next takes it whole. A push releases the link that the taker acquires.
-func deferFree(_ address: UInt) {
-  var head = process.pointee.deferred.load(ordering: .relaxed)
-  while true {
-    address.word = head
-    let result = process.pointee.deferred.compareExchange(
-      expected: head, desired: address, ordering: .releasing)
-    if result.exchanged { return }
-    head = result.original
-  }
-}
+/// Whoever leaves a slow path next takes all that were put off.
+func deferFree(_ address: UInt) { process.pointee.deferred.pushLinked(address) }
 
 /// Frees what handlers put off. Called between `enter` and `leave`.
 func freeDeferred() {
-  var address = process.pointee.deferred.exchange(0, ordering: .acquiring)
-  while address != 0 {
-    let next = address.word
+  process.pointee.deferred.takeLinked { address in
     if let heap = process.pointee.heap, let map = heap.pageMap(for: address) {
       switch map.owner(at: map.index(of: address)) {
       case .slab(let slab):
@@ -243,6 +231,5 @@ func freeDeferred() {
       default: die("invalid free of", at: address, zone: nil)
       }
     }
-    address = next
   }
 }
