@@ -5,6 +5,7 @@
 #define FIXTURE_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -99,6 +100,17 @@ __attribute__((unused)) static size_t status_kib(const char *key) {
   text[length] = 0;
   char *line = strstr(text, key);
   return line ? strtoul(line + strlen(key), NULL, 10) : 0;
+}
+
+// Waits, in another thread, until the process's first one has ended: the kernel calls it a zombie.
+static inline void wait_for_end_of_first_thread(void) {
+  char path[64], text[256] = "";
+  snprintf(path, sizeof path, "/proc/self/task/%d/stat", getpid());
+  while (!strstr(text, ") Z ")) {
+    int file = open(path, O_RDONLY);
+    CHECK(read(file, text, sizeof text - 1) >= 0);
+    close(file);
+  }
 }
 
 #endif

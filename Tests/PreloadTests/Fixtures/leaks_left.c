@@ -74,13 +74,7 @@ static void waiting(void) {
 
 // The process ends when its last thread does, and the first is gone by then.
 static void *outlives(void *unused) {
-  char path[64], text[256] = "";
-  snprintf(path, sizeof path, "/proc/self/task/%d/stat", getpid());
-  while (!strstr(text, ") Z ")) {
-    int file = open(path, O_RDONLY);
-    CHECK(read(file, text, sizeof text - 1) >= 0);
-    close(file);
-  }
+  wait_for_end_of_first_thread();
   return unused;
 }
 static void first_left(void) {
