@@ -163,10 +163,18 @@ private func allocateInSlab(
   let index = keg.slot(of: slot, in: slab)
   let item = Item(
     record: slab.record(index), slot: slot, capacity: keg.pointee.layout.stride, slab: slab)
-  // All three have left the caches: they are loaded while the stack is walked.
-  keg_prefetch(item.record.address)
-  keg_prefetch(slot)
-  if item.capacity > 64 { keg_prefetch(slot &+ size) }
+  // It has left the caches: it is loaded while the stack is walked, the next one until
+  // somebody asks for it.
+  item.prefetch()
+  let next = Core.nextSlot(bytes)
+  if _fastPath(next != 0) {
+    let nextIndex = keg.slot(of: next, in: slab)
+    let isNear = _fastPath(nextIndex < keg.pointee.layout.itemCount)
+    Item(
+      record: slab.record(isNear ? nextIndex : index), slot: next, capacity: item.capacity,
+      slab: slab
+    ).prefetch()
+  }
   let stack = startStack()
   prepare(item, index)
   settle(item, size, alignment, leftZone, kind, zeroed, stack)
@@ -213,6 +221,9 @@ private func prepareUntouched(_ item: Item, _ index: UInt) {
     i &-= 1
     slot = slot &- item.capacity
   }
+  // Pages from here on may never have been read.
+  var page = (i > 0 || slab.start != slab.pointee.base ? slot &- leastRightZone : slot) & ~7
+  if isClean { touch(&page, to: slot) }
   if i > 0 {
     let record = slab.record(i &- 1)
     if claim(record) {
@@ -232,7 +243,10 @@ private func prepareUntouched(_ item: Item, _ index: UInt) {
   while i < count, slot < pageEnd {
     let record = slab.record(i)
     if claim(record) {
-      if isClean { checkUntouched(slot, item.capacity) }
+      if isClean {
+        touch(&page, to: slot &+ item.capacity)
+        checkUntouched(slot, item.capacity)
+      }
       if i == 0 { prepareMargin(slab, isClean) }
       writeTrash(Trash.freed, slot, slot &+ item.capacity &- 16)
       writeZone(slot &+ item.capacity &- 16, slot &+ item.capacity)
@@ -242,6 +256,18 @@ private func prepareUntouched(_ item: Item, _ index: UInt) {
     }
     slot = slot &+ item.capacity
     i &+= 1
+  }
+}
+
+/// Makes the pages from `address` to `end` writable ones before they are read: who reads
+/// them first pays for another page fault, for the kernel's page of zeros.
+@inline(__always)
+private func touch(_ address: inout UInt, to end: UInt) {
+  while address < end {
+    // A stray write of another thread's stays.
+    _ = address.pointer(to: Atomic<UInt>.self).pointee.compareExchange(
+      expected: 0, desired: 0, ordering: .relaxed)
+    address = (address &+ Core.pageSize) & ~(Core.pageSize &- 1)
   }
 }
 

@@ -69,12 +69,11 @@ func deallocateItem(_ address: UInt, _ claim: Claim) {
     if _fastPath(index < keg.pointee.layout.itemCount) {
       let stride = keg.pointee.layout.stride
       let record = slab.record(index)
-      keg_prefetch(record.address)
-      keg_prefetch(address)
-      return deallocate(
-        Item(
-          record: record, slot: slab.pointee.base &+ index &* stride, capacity: stride, slab: slab),
-        address, claim, startStack())
+      let item = Item(
+        record: record, slot: slab.pointee.base &+ index &* stride, capacity: stride, slab: slab)
+      item.prefetch()
+      keg_prefetch(item.slot &- leastRightZone)
+      return deallocate(item, address, claim, startStack())
     }
   }
   deallocateOther(address, claim)

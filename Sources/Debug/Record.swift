@@ -26,6 +26,7 @@ import Base
 import DebugPlatform
 import Keg
 import Malloc
+import Platform
 import Synchronization
 import Vmem
 
@@ -215,6 +216,15 @@ struct Item {
     let zone = record.leftZone
     if zone != 0 { return user &- min(zone, 4096) }
     return slot &- 16
+  }
+
+  /// Starts to load the record and the ends of the slot.
+  @inline(__always)
+  func prefetch() {
+    keg_prefetch(record.address)
+    keg_prefetch(record.address &+ Record.byteCount &- 1)
+    keg_prefetch(slot)
+    keg_prefetch(end &- 1)
   }
 
   /// Of a large block: where its span ends.

@@ -38,6 +38,15 @@ package enum Core {
     UInt(bitPattern: fastMalloc(size, mallocMedium))
   }
 
+  /// The slot that `takeSlot(size)` will give next, as far as that is certain; else 0.
+  @inline(__always)
+  package static func nextSlot(_ size: UInt) -> UInt {
+    if size > SizeClass.smallLimit { return 0 }
+    let bin = fastBin(forSize: size)
+    let top = bin.pointee.top
+    return top == bin.pointee.low ? 0 : (top &- 8).word
+  }
+
   package static func takeSlot(_ size: UInt, alignment: UInt) -> UInt {
     UInt(bitPattern: keg_memalign(alignment, size))
   }
