@@ -52,6 +52,9 @@ struct Quarantine: ~Copyable {
     return min(machineShare, max(1 &<< 22, min(1 &<< 26, inUse / 16)))
   }
 
+  /// What an item takes beside its slot while it waits: its record, its place in a batch.
+  static var bookBytes: UInt { Record.byteCount &+ 8 }
+
   /// A batch may not hold more than this: a few large blocks are not kept by a thread.
   static var mostBatchBytes: UInt { 1 &<< 20 }
 
@@ -106,7 +109,7 @@ func quarantine(_ item: Item, _ bytes: UInt) {
   let part = address.pointer(to: DebugThread.self)
   let count = part.pointee.batch.count
   part.pointee.batch.items[count] = item.slot
-  part.pointee.batch.bytes &+= bytes
+  part.pointee.batch.bytes &+= bytes &+ Quarantine.bookBytes
   keg_compiler_barrier()
   part.pointee.batch.count = count &+ 1
   if count &+ 1 == Batch.capacity || part.pointee.batch.bytes > Quarantine.mostBatchBytes {
@@ -170,9 +173,10 @@ func release(_ slot: UInt) {
   switch map.owner(at: map.index(of: slot)) {
   case .slab(let slab):
     let keg = slab.pointee.keg
-    keg_prefetch(slab.record(keg.slot(of: slot, in: slab)).address)
-    keg_prefetch(slot)
-    if keg.pointee.layout.stride > 64 { keg_prefetch(slot &+ 64) }
+    Item(
+      record: slab.record(keg.slot(of: slot, in: slab)), slot: slot,
+      capacity: keg.pointee.layout.stride, slab: slab
+    ).prefetch()
     giveSlot(slot, keg)
   case .span(let span):
     guard let item = largeItem(span) else { return }
