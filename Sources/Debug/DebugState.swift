@@ -72,9 +72,11 @@ struct DebugState: ~Copyable {
   var leaks: UInt
   var leakedBytes: UInt
   /// Standard error as it was at boot: programs close theirs. And the file of reports,
-  /// -1 until it is opened.
+  /// -1 until it is opened. Both with what `keg_debug_file` said of them then.
   var errorDescriptor: Int32
   var reportDescriptor: Int32
+  var errorFile: UInt
+  var reportFile: UInt
   /// The `keg_debug_thread` of the thread that forks, 0: none; the state it had before;
   /// and how many forks its handlers made meanwhile, which took no locks.
   var forkOwner: UInt
@@ -123,6 +125,8 @@ struct DebugState: ~Copyable {
     leakedBytes = 0
     errorDescriptor = 2
     reportDescriptor = -1
+    errorFile = 0
+    reportFile = 0
     forkOwner = 0
     stateBeforeFork = 0
     forksInHandlers = 0
@@ -191,6 +195,7 @@ private func bootDebug() -> Bool {
   debug.pointee.pid = processID()
   keg_debug_register_barrier()
   debug.pointee.errorDescriptor = keg_debug_keep_stderr()
+  debug.pointee.errorFile = keg_debug_file(debug.pointee.errorDescriptor)
   openReportEarly()
   debug.pointee.quarantine.configure()
   Core.heap.pointee.mostMargined = greatestShared

@@ -211,10 +211,20 @@ func openReportEarly() {
 /// standard error, of which boot made a copy, without one.
 func openReport(_ option: Option) -> Int32 {
   let path = Core.option(option)
-  if path == 0 { return debug.pointee.errorDescriptor }
-  if debug.pointee.reportDescriptor < 0 {
-    debug.pointee.reportDescriptor = keg_debug_open_report(
+  if path == 0 { return errorOutput() }
+  let known = debug.pointee.reportDescriptor
+  if known < 0 || !keg_debug_is_file(known, debug.pointee.reportFile) {
+    let opened = keg_debug_open_report(
       path.pointer(to: CChar.self), Int32(bitPattern: debug.pointee.pid))
+    debug.pointee.reportDescriptor = opened
+    debug.pointee.reportFile = keg_debug_file(opened)
   }
   return debug.pointee.reportDescriptor
+}
+
+/// Our copy of standard error. A program that has closed all descriptors may have opened
+/// a file of its own under that number: then, as when nothing is open there, descriptor 2.
+func errorOutput() -> Int32 {
+  let copy = debug.pointee.errorDescriptor
+  return keg_debug_is_file(copy, debug.pointee.errorFile) ? copy : 2
 }

@@ -133,7 +133,7 @@ func writeProfile() {
     : UInt(bitPattern: name.utf8Start).pointer(to: CChar.self)
   let file = keg_debug_open_report(path, Int32(bitPattern: debug.pointee.pid))
   guard file >= 0 else {
-    var text = Text(to: debug.pointee.errorDescriptor)
+    var text = Text(to: errorOutput())
     text.append("kegmalloc: cannot write the profile ")
     text.append(cString: path)
     text.append("\n")
@@ -145,7 +145,7 @@ func writeProfile() {
     forEachLiveItem { profile.pointee.countLive($0.stack, $0.size) }
   }
   if !isStill {
-    var text = Text(to: debug.pointee.errorDescriptor)
+    var text = Text(to: errorOutput())
     text.append("kegmalloc: a thread stays in a call of malloc: the profile has no live blocks\n")
     text.flush()
   }

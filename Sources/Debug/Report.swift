@@ -77,22 +77,11 @@ struct ReportText: ~Copyable {
   /// Writes it all in one call. The last byte is a newline also if room ran out.
   mutating func send(to descriptor: Int32) {
     if used == Int(KEG_REPORT_BYTES) { keg_report_buffer()[used &- 1] = 10 }
-    if descriptor >= 0, write(to: descriptor) == -9 /* EBADF */ {
-      // The program has closed every descriptor, our copy of standard error too.
-      if descriptor == debug.pointee.errorDescriptor {
-        _ = write(to: 2)
-      } else if descriptor == debug.pointee.reportDescriptor {
-        debug.pointee.reportDescriptor = -1
-        let again = openReport(Core.option(.debugJSONFile) != 0 ? .debugJSONFile : .debugLogFile)
-        if again >= 0 { _ = write(to: again) }
-      }
+    if descriptor >= 0 {
+      _ = keg_syscall6(
+        Int(KEG_SYS_write), Int(descriptor), Int(bitPattern: keg_report_buffer()), used, 0, 0, 0)
     }
     used = 0
-  }
-
-  private func write(to descriptor: Int32) -> Int {
-    keg_syscall6(
-      Int(KEG_SYS_write), Int(descriptor), Int(bitPattern: keg_report_buffer()), used, 0, 0, 0)
   }
 }
 

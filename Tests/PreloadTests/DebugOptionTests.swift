@@ -55,6 +55,31 @@ struct DebugOptionTests {
     try expectSilence("wild_frames", [], conf: "unwind:\(unwind)")
   }
 
+  @Test("the first file that a program opens has the number that it has without the library")
+  func firstDescriptor() throws {
+    let fixture = try Fixture.build("debug_descriptors")
+    let without = try run([fixture, "first"], preload: false)
+    let with = try runDebug("debug_descriptors", ["first"])
+    with.expect(with.succeeded && with.stderr == "" && with.stdout == without.stdout, "without: \(without.stdout)")
+  }
+
+  @Test(
+    "a program that closes all descriptors and opens its own: reports go elsewhere",
+    arguments: [("reused", 1), ("reused-late", 2)], [false, true])
+  func reusedDescriptors(fixtureCase: (name: String, findings: Int), isFile: Bool) throws {
+    let scratch = try Scratch()
+    let file = scratch.path + "/findings"
+    let outcome = try runDebug(
+      "debug_descriptors", [fixtureCase.name], conf: isFile ? "json_file:\(file)" : "")
+    outcome.expect(outcome.status == .exited(99) && outcome.stdout == "ok\n")
+    let reports =
+      isFile
+      ? try String(contentsOfFile: file, encoding: .utf8).components(separatedBy: "\"kind\":\"finding\"")
+      : outcome.stderr.components(separatedBy: "kegmalloc: ERROR: double-free")
+    outcome.expect(reports.count - 1 == fixtureCase.findings, "\(reports)")
+    if isFile { outcome.expect(outcome.stderr == "") }
+  }
+
   @Test("functions that jump to malloc and free are named although they have no frame")
   func jumps() throws {
     let outcome = try runDebug("tail_calls", [])

@@ -4,11 +4,13 @@
 #include "platform.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <link.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/sysinfo.h>
 
 __thread struct keg_debug_thread keg_debug_self;
@@ -152,6 +154,26 @@ void keg_debug_flush_program(void) { fflush(NULL); }
 int keg_debug_keep_stderr(void) {
   long copy = keg_syscall6(72 /* fcntl */, 2, 1030 /* F_DUPFD_CLOEXEC */, 200, 0, 0, 0);
   return copy < 0 ? 2 : (int)copy;
+}
+
+static long ask_file(int descriptor, uintptr_t *file) {
+  struct stat about;
+  long result = keg_syscall6(5 /* fstat */, descriptor, (long)&about, 0, 0, 0, 0);
+  *file = result < 0 ? 0 : (about.st_dev * 0x9e3779b97f4a7c15u ^ about.st_ino) | 1;
+  return result;
+}
+
+uintptr_t keg_debug_file(int descriptor) {
+  uintptr_t file;
+  ask_file(descriptor, &file);
+  return file;
+}
+
+bool keg_debug_is_file(int descriptor, uintptr_t file) {
+  uintptr_t now;
+  long result = ask_file(descriptor, &now);
+  // A sandbox may forbid the question.
+  return result == 0 ? file == 0 || now == file : result != -EBADF;
 }
 
 bool keg_debug_names_process(const char *path) {

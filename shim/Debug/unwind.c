@@ -163,6 +163,27 @@ static int get_proc_name(unw_addr_space_t space, unw_word_t address, char *name,
 extern void keg_stacks_warm(void) KEG_UNWIND_HIDDEN;
 __attribute__((constructor)) static void warm(void) { keg_stacks_warm(); }
 
+// At its first use libunwind makes a pipe, for reads of this process that it does without
+// our functions, and keeps it; the program's own descriptors would have other numbers
+// than without us. It goes on without: no descriptor is to be had meanwhile.
+static unw_addr_space_t create_space(unw_accessors_t *accessors) {
+  struct {
+    uint64_t soft, hard;
+  } limit, none;
+  bool is_lowered = keg_syscall6(302 /* prlimit64 */, 0, 7 /* NOFILE */, 0, (long)&limit, 0, 0) == 0;
+  if (is_lowered) {
+    none.soft = 0;
+    none.hard = limit.hard;
+    is_lowered = keg_syscall6(302, 0, 7, (long)&none, 0, 0, 0) == 0;
+  }
+  unw_addr_space_t space = libunwind.create_addr_space(accessors, 0);
+  uintptr_t registers[KEG_REGISTER_COUNT] = {0};
+  unw_cursor_t cursor;
+  if (space) libunwind.init_remote(&cursor, space, registers);
+  if (is_lowered) keg_syscall6(302, 0, 7, (long)&limit, 0, 0, 0);
+  return space;
+}
+
 int keg_libunwind_open(void) {
   // Not closed again when it lacks something: its destructors are not ours to run.
   void *library = dlopen("libunwind-x86_64.so.8", RTLD_LOCAL | RTLD_NOW);
@@ -195,7 +216,7 @@ int keg_libunwind_open(void) {
       .resume = resume,
       .get_proc_name = get_proc_name,
   };
-  libunwind.space = libunwind.create_addr_space(&accessors, 0);
+  libunwind.space = create_space(&accessors);
   if (!libunwind.space) return 2;
   // Its cache is for modules that stay; rows of ours are cached in StackRow.swift.
   libunwind.set_caching_policy(libunwind.space, UNW_CACHE_NONE);

@@ -90,6 +90,11 @@ static inline uint8_t *_Nonnull keg_report_buffer(void) { return (uint8_t *)keg_
 extern int keg_debug_keep_stderr(void) KEG_DEBUG_HIDDEN;
 /// Opens a file for reports, `%p` in its name being the process; appends. Negative: error.
 extern int keg_debug_open_report(const char *_Nonnull path, int pid) KEG_DEBUG_HIDDEN;
+/// Which file is open as `descriptor`: a number that no other file has, most likely. 0: none,
+/// or it cannot be asked.
+extern uintptr_t keg_debug_file(int descriptor) KEG_DEBUG_HIDDEN;
+/// Whether `descriptor` is open and still that file; true also if it cannot be asked.
+extern bool keg_debug_is_file(int descriptor, uintptr_t file) KEG_DEBUG_HIDDEN;
 /// Whether a file's name depends on the process.
 extern bool keg_debug_names_process(const char *_Nonnull path) KEG_DEBUG_HIDDEN;
 
