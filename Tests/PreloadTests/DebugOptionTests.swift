@@ -84,9 +84,18 @@ struct DebugOptionTests {
   func jumps() throws {
     let outcome = try runDebug("tail_calls", [])
     outcome.expect(outcome.status == .exited(99) && outcome.stdout == "ok\n")
-    for function in ["jumps_to_malloc", "jumps_to_free", "jumps_again"] {
-      outcome.expect(outcome.stderr.contains(" \(function)+0x0 "), function)
+    // Innermost first; a jump at its first byte, a frame inside.
+    let chain = ["jumps_to_malloc+0x0 ", "jumps_twice+0x0 ", "keeps_a_frame+0x", "jumps_to_a_frame+0x0 ", "main+0x"]
+    for (index, function) in chain.enumerated() {
+      let line = outcome.stderr.split(separator: "\n").filter { $0.contains("#\(index) ") }
+      outcome.expect(line.contains { $0.contains(" \(function)") }, function)
     }
+    for function in ["jumps_to_free", "jumps_again"] {
+      outcome.expect(outcome.stderr.contains("#0 ") && outcome.stderr.contains(" \(function)+0x0 "), function)
+    }
+    // Of two ways neither is said.
+    let either = outcome.stderr.split(separator: "\n").filter { $0.contains("jumps_either_way+0x0 ") }
+    outcome.expect(!either.isEmpty && either.allSatisfy { $0.contains("#0 ") }, "either")
     outcome.expect(outcome.stderr.contains(" main+0x"))
   }
 }
