@@ -143,7 +143,9 @@ $(LIBRARY): $(OBJECTS) shim/exports.map shim/layout.ld shim/startup.order
 	$(CLANG) $(LDFLAGS) -o $@ $(OBJECTS) -lc
 
 # It exports what the fast one does, and the calls that shim/DebugExports stands in front of.
-DEBUG_EXPORTS := _exit; _Exit; abort; sigaction; signal; bsd_signal; sysv_signal; __sysv_signal; dlclose;
+DEBUG_EXPORTS := _exit; _Exit; abort; sigaction; signal; bsd_signal; sysv_signal; __sysv_signal; dlclose; \
+  read; pread; pread64; readv; recv; recvfrom; fread; \
+  write; pwrite; pwrite64; writev; send; sendto; fwrite;
 
 $(DIR)/exports-debug.map: shim/exports.map Makefile
 	sed 's|^  local:|    $(DEBUG_EXPORTS)\n  local:|' $< > $@
