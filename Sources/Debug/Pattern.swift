@@ -61,16 +61,19 @@ func writeZone(_ start: UInt, _ end: UInt) {
   forEachWord(start, end, part: { write(zoneWord($0), $1, at: $0) }, full: { $0.word = zoneWord($0) })
 }
 
-/// Writes trash to [start, end).
+/// Writes trash to [start, end). - Precondition: start <= end.
 @inline(__always)
 func writeTrash(_ trash: UInt, _ start: UInt, _ end: UInt) {
   if _slowPath(start & 7 != 0) { return writeCutTrash(trash, start, end) }
-  var address = start
-  while address &+ 8 <= end {
-    address.word = trash
-    address = address &+ 8
+  // Counted, so that the compiler does several at once.
+  let count = Int(bitPattern: (end &- start) / 8)
+  let words = start.pointer(to: UInt.self)
+  var i = 0
+  while i < count {
+    words[i] = trash
+    i &+= 1
   }
-  if address < end { write(trash, ~maskFrom(end), at: address) }
+  if end & 7 != 0 { write(trash, ~maskFrom(end), at: end & ~7) }
 }
 
 @inline(never)
@@ -92,16 +95,18 @@ func isZone(_ start: UInt, _ end: UInt) -> Bool {
   return difference == 0
 }
 
-/// Whether [start, end) is trash still. - Precondition: `start` is a multiple of 8.
+/// Whether [start, end) is trash still. - Precondition: `start` is a multiple of 8 and not above `end`.
 @inline(__always)
 func isTrash(_ trash: UInt, _ start: UInt, _ end: UInt) -> Bool {
-  var address = start
+  let count = Int(bitPattern: (end &- start) / 8)
+  let words = start.pointer(to: UInt.self)
   var difference: UInt = 0
-  while address &+ 8 <= end {
-    difference |= address.word ^ trash
-    address = address &+ 8
+  var i = 0
+  while i < count {
+    difference |= words[i] ^ trash
+    i &+= 1
   }
-  if address < end { difference |= (address.word ^ trash) & ~maskFrom(end) }
+  if end & 7 != 0 { difference |= ((end & ~7).word ^ trash) & ~maskFrom(end) }
   return difference == 0
 }
 
