@@ -42,7 +42,7 @@ CFLAGS := -O2 -DNDEBUG -gdwarf-4 -fPIC -std=gnu11 -Wall -Wextra -Werror -fno-bui
   -fno-omit-frame-pointer -I shim/Platform/include -I shim/Debug/include
 LDFLAGS := -shared -fuse-ld=lld -Wl,--gc-sections,-z,now,-z,relro,-z,nodelete \
   -Wl,--build-id=sha1,--eh-frame-hdr,-soname,libkegmalloc.so.1 \
-  -Wl,-Bsymbolic-functions \
+  -Wl,-Bsymbolic-functions,--dynamic-list=shim/program.list \
   -Wl,-z,undefs -nostdlib
 
 # Names of the C and C++ libraries for functions of ours: no jump in between.
@@ -65,7 +65,7 @@ LDFLAGS += -Wl,--version-script=shim/exports.map $(foreach alias,$(ALIASES),-Wl,
 # In the debug library they are those of the layer Debug (shim/Exports/operators.c
 # defines the operators new there).
 DEBUG_ALIASES := malloc=keg_debug_malloc free=keg_debug_free calloc=keg_debug_calloc \
-  realloc=keg_debug_realloc reallocarray=keg_debug_reallocarray \
+  realloc=keg_debug_realloc _Znwm=keg_own_new _Znam=keg_own_new_array \
   posix_memalign=keg_debug_posix_memalign aligned_alloc=keg_debug_aligned_alloc \
   memalign=keg_debug_aligned_alloc valloc=keg_debug_valloc pvalloc=keg_debug_pvalloc \
   malloc_usable_size=keg_debug_usable_size malloc_trim=keg_trim cfree=keg_debug_free \
@@ -93,8 +93,9 @@ OBJECTS := $(C_FILES:shim/%.c=$(DIR)/%.o) $(ENTRIES:%=$(DIR)/%.o)
 # The debug library: the same, with the layer Debug, and operators that say who they are.
 DEBUG_C_FILES := $(wildcard shim/Debug/*.c shim/DebugExports/*.c)
 DEBUG_OBJECTS := $(C_FILES:shim/%.c=$(DIR)/%.o) $(ENTRIES:%=$(DIR)/framed/%.o)
-DEBUG_OBJECTS := $(filter-out $(DIR)/Exports/operators.o $(DIR)/Exports/leaks.o,$(DEBUG_OBJECTS)) \
-  $(DEBUG_C_FILES:shim/%.c=$(DIR)/%.o) $(DIR)/DebugExports/operators.o $(DIR)/Debug.o
+DEBUG_OBJECTS := $(filter-out $(DIR)/Exports/operators.o $(DIR)/Exports/program.o $(DIR)/Exports/leaks.o,$(DEBUG_OBJECTS)) \
+  $(DEBUG_C_FILES:shim/%.c=$(DIR)/%.o) $(DIR)/DebugExports/operators.o \
+  $(DIR)/DebugExports/program.o $(DIR)/Debug.o
 HEADERS := $(wildcard shim/Platform/include/* shim/Debug/include/*)
 LIBRARY := $(DIR)/libkegmalloc.so
 DEBUG_LIBRARY := $(DIR)/libkegmalloc-debug.so
@@ -156,7 +157,7 @@ $(DEBUG_LIBRARY): $(DEBUG_OBJECTS) $(DIR)/exports-debug.map
 # exports.map alone decides what these export. Nothing in them is called often.
 $(DIR)/Exports/%.o $(DIR)/DebugExports/%.o: CFLAGS += -Os -fvisibility=default -DKEG_VERSION=\"$(VERSION)\"
 
-$(DIR)/DebugExports/operators.o: shim/Exports/operators.c $(HEADERS) Makefile
+$(DIR)/DebugExports/operators.o $(DIR)/DebugExports/program.o: $(DIR)/DebugExports/%.o: shim/Exports/%.c $(HEADERS) Makefile
 	@mkdir -p $(@D)
 	$(CLANG) $(CFLAGS) -DKEG_DEBUG_LIBRARY -c -o $@ $<
 

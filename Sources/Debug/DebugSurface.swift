@@ -114,14 +114,17 @@ private func allocateAligned(_ alignment: UInt, _ size: UInt) -> UnsafeMutableRa
 }
 
 @c public func keg_debug_delete_array(_ pointer: UnsafeMutableRawPointer?) {
+  if keg_program_delete(pointer, true) { return }
   deallocate(UInt(bitPattern: pointer), Claim(call: .deleteArray))
 }
 
 @c public func keg_debug_delete_sized(_ pointer: UnsafeMutableRawPointer?, _ size: UInt) {
+  if keg_program_delete(pointer, false) { return }
   deallocate(UInt(bitPattern: pointer), Claim(call: .delete, size: size))
 }
 
 @c public func keg_debug_delete_array_sized(_ pointer: UnsafeMutableRawPointer?, _ size: UInt) {
+  if keg_program_delete(pointer, true) { return }
   deallocate(UInt(bitPattern: pointer), Claim(call: .deleteArray, size: size))
 }
 

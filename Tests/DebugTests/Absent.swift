@@ -3,3 +3,4 @@
 
 @_cdecl("keg_new_failed") func newFailed(_ size: UInt) -> UnsafeMutableRawPointer? { nil }
 @_cdecl("keg_new_array_failed") func newArrayFailed(_ size: UInt) -> UnsafeMutableRawPointer? { nil }
+@_cdecl("keg_program_free") func programFree(_ pointer: UnsafeMutableRawPointer?) -> Bool { false }

@@ -20,6 +20,8 @@ extern void *keg_debug_new(size_t size);
 extern void *keg_debug_new_array(size_t size);
 extern void *keg_debug_aligned_new(size_t alignment, size_t size);
 extern void *keg_debug_aligned_new_array(size_t alignment, size_t size);
+extern void *keg_own_new(size_t size) KEG_HIDDEN;
+#define OUR_NEW keg_own_new
 #define TRY_NEW keg_debug_new
 #define TRY_NEW_ARRAY keg_debug_new_array
 #define TRY_ALIGNED keg_debug_aligned_new
@@ -27,11 +29,16 @@ extern void *keg_debug_aligned_new_array(size_t alignment, size_t size);
 #else
 extern void *keg_malloc(size_t size);
 extern void *keg_memalign(size_t alignment, size_t size);
+extern void *keg_new(size_t size) KEG_HIDDEN;
+#define OUR_NEW keg_new
 #define TRY_NEW keg_malloc
 #define TRY_NEW_ARRAY keg_malloc
 #define TRY_ALIGNED keg_memalign
 #define TRY_ALIGNED_ARRAY keg_memalign
 #endif
+
+// Whether it is the program's (see program.c).
+extern void *_Znwm(size_t);
 
 // The next definition of `name` behind ours, or that of a C++ library that was
 // loaded without being in the global scope.
@@ -91,23 +98,28 @@ void *keg_new_failed(size_t size) { return fail("_Znwm", size); }
 void *keg_new_array_failed(size_t size) { return fail("_Znam", size); }
 
 #ifdef KEG_DEBUG_LIBRARY
-void *_Znwm(size_t size) {
+void *keg_own_new(size_t size) {
   void *block = TRY_NEW(size);
   return block ? block : keg_new_failed(size);
 }
 
-void *_Znam(size_t size) {
+void *keg_own_new_array(size_t size) {
+  if (KEG_FUNCTION(_Znwm) != OUR_NEW) return _Znwm(size);
   void *block = TRY_NEW_ARRAY(size);
   return block ? block : keg_new_array_failed(size);
 }
 #endif
 
+// The C++ library's calls the program's operator, which may throw.
 void *_ZnwmRKSt9nothrow_t(size_t size, const void *tag) {
-  void *block = TRY_NEW(size);
+  void *block = KEG_FUNCTION(_Znwm) == OUR_NEW ? TRY_NEW(size) : NULL;
   return block ? block : fail_nothrow("_ZnwmRKSt9nothrow_t", size, tag);
 }
 
 void *_ZnamRKSt9nothrow_t(size_t size, const void *tag) {
+#ifdef KEG_DEBUG_LIBRARY
+  if (KEG_FUNCTION(_Znwm) != OUR_NEW) return fail_nothrow("_ZnamRKSt9nothrow_t", size, tag);
+#endif
   void *block = TRY_NEW_ARRAY(size);
   return block ? block : fail_nothrow("_ZnamRKSt9nothrow_t", size, tag);
 }

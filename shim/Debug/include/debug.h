@@ -98,6 +98,10 @@ extern bool keg_debug_is_file(int descriptor, uintptr_t file) KEG_DEBUG_HIDDEN;
 /// Whether a file's name depends on the process.
 extern bool keg_debug_names_process(const char *_Nonnull path) KEG_DEBUG_HIDDEN;
 
+/// Gives a block of a sized delete or a delete[] to the program's own operator. False: it
+/// has none. In shim/Exports.
+extern bool keg_program_delete(void *_Nullable pointer, bool is_array) KEG_DEBUG_HIDDEN;
+
 // ---- the C library -----------------------------------------------------------------
 
 struct keg_debug_hooks {

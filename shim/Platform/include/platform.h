@@ -271,9 +271,20 @@ extern uintptr_t keg_foreign_usable_size(void *_Nullable pointer) KEG_HIDDEN;
 
 // ---- shim/Exports -----------------------------------------------------------
 
+/// The address of a function, of which the compiler does not know that it has it alone.
+#define KEG_FUNCTION(name)                                                  \
+  (__extension__({                                                          \
+    __typeof__(&name) address_ = &name;                                     \
+    __asm__("" : "+r"(address_));                                           \
+    address_;                                                               \
+  }))
+
 /// What operator new does when there is no memory; does not return without some.
 extern void *_Nullable keg_new_failed(uintptr_t size) KEG_HIDDEN;
 extern void *_Nullable keg_new_array_failed(uintptr_t size) KEG_HIDDEN;
+/// Gives a block that is not ours to the program's own operator delete. False: it
+/// has none, or that one asks us in turn.
+extern bool keg_program_free(void *_Nullable pointer) KEG_HIDDEN;
 
 // ---- background thread (Malloc/Background.swift) ------------------------------
 
