@@ -94,7 +94,7 @@ extension Option {
         "how many bytes of free items one thread may keep for itself")
     case .reserve:
       number(
-        "reserve", "GiB", "16384", "1 ... 65536", 16384, 1, 65536,
+        "reserve", "GiB", "4096", "1 ... 65536", 4096, 1, 65536,
         "address space asked for at start; halved until the kernel agrees")
     default:
       debugDescription

@@ -1,7 +1,7 @@
 // LargeItem.swift: checked blocks that are spans of their own.
 //
 //   span  | left zone | what was asked for | right zone ··|··· zero ···|
-//                                                          OS page     64 KiB
+//                                                          OS page     16 KiB
 //
 // The record, with its size behind it, comes from a pool; the span's payload leads to it. All chunks of the
 // span have an entry in the page map, so that an address inside leads there too.

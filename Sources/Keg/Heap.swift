@@ -75,18 +75,16 @@ package struct Heap: ~Copyable {
     reservation.heapTop &- reservation.heapStart &- headroom.load(ordering: .relaxed)
   }
 
-  package static var slabHeaderPoolCount: Int { 7 }
+  package static var slabHeaderPoolCount: Int { 5 }
 
-  /// Item sizes of the header pools: 64 bytes and the bitmaps of 8,192 … 1 items.
+  /// Item sizes of the header pools: 64 bytes and the bitmaps of 2,048 … 1 items.
   private static func headerBytes(ofPool index: Int) -> UInt {
     switch index {
     case 0: 80
     case 1: 128
     case 2: 192
     case 3: 256
-    case 4: 320
-    case 5: 576
-    default: 1088
+    default: 320
     }
   }
 
@@ -263,6 +261,15 @@ extension UnsafeMutablePointer where Pointee == Heap {
       index &+= 1
     }
     return found
+  }
+
+  /// The span of a slab: one that was freed lately, or another.
+  func allocateSlabSpan(_ size: UInt, alignment: UInt) -> TagPointer? {
+    if let span = takeRecent(size) {
+      if span.pointee.start & (alignment &- 1) == 0 { return span }
+      freeSpan(span)
+    }
+    return allocateSpan(size, alignment: alignment)
   }
 
   /// Frees the span of a slab: kept for the next slab of its size where there is room.

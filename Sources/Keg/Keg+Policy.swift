@@ -29,10 +29,10 @@ package struct KegPolicy {
 extension UnsafeMutablePointer where Pointee == Keg {
   /// Free items that a caller may have. Called with the lock held.
   @inline(__always)
-  func spare(_ useReserve: Bool) -> Int {
-    let reserve = pointee.policy.reserve
-    if useReserve || reserve == 0 { return .max }
-    return Int(bitPattern: pointee.freeCount > reserve ? pointee.freeCount &- reserve : 0)
+  func available(_ useReserve: Bool) -> Int {
+    let reserve = useReserve ? 0 : pointee.policy.reserve
+    let free = pointee.freeCount
+    return Int(bitPattern: free > reserve ? free &- reserve : 0)
   }
 
   /// Free slabs that a drain must leave: U34's reserve, less what partial slabs have.

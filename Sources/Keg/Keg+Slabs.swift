@@ -80,7 +80,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
   func makeSlab() -> UnsafeMutablePointer<Slab>? {
     let layout = pointee.layout
     let heap = pointee.heap
-    guard let span = heap.takeRecent(layout.byteCount) ?? heap.allocateSpan(layout.byteCount) else {
+    guard let span = heap.allocateSlabSpan(layout.byteCount, alignment: layout.alignment) else {
       return nil
     }
     let header = pointee.headers.take()

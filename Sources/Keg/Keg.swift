@@ -135,29 +135,28 @@ extension UnsafeMutablePointer where Pointee == Keg {
     useReserve: Bool = false
   ) -> Int {
     pointee.lock.lock()
-    var taken = takeFromSlabs(min(count, spare(useReserve)), into: out)
-    while taken == 0, mayGrow {
+    while available(useReserve) < (count &+ 1) / 2, mayGrow {
       pointee.lock.unlock()
-      guard let slab = makeSlab() else { return 0 }
+      let slab = makeSlab()
       pointee.lock.lock()
+      guard let slab else { break }
       // Lost races leave a free slab behind for the next caller (U41).
       insert(slab)
-      taken = takeFromSlabs(min(count, spare(useReserve)), into: out)
     }
+    let taken = min(count, available(useReserve))
+    takeFromSlabs(taken, into: out)
     pointee.lock.unlock()
     return taken
   }
 
-  private func takeFromSlabs(_ count: Int, into out: UnsafeMutablePointer<UInt>) -> Int {
-    var taken = 0
-    while taken < count, let slab = fullestSlab() {
-      taken &+= slab.take(
-        count &- taken, stride: pointee.layout.stride, below: out + (count &- taken))
+  /// - Precondition: so many items are free.
+  private func takeFromSlabs(_ count: Int, into out: UnsafeMutablePointer<UInt>) {
+    var left = count
+    while left > 0, let slab = fullestSlab() {
+      left &-= slab.take(left, stride: pointee.layout.stride, below: out + left)
       relist(slab)
     }
-    if taken < count { out.update(from: out + (count &- taken), count: taken) }
-    pointee.freeCount &-= UInt(bitPattern: taken)
-    return taken
+    pointee.freeCount &-= UInt(bitPattern: count)
   }
 
   /// Gives items back. Dies on one that is free already, or no item of this keg.

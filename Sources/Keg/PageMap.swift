@@ -93,6 +93,7 @@ package struct PageMap {
     fill(index(of: address), chunkCount, owner: 0, bin: 0)
   }
 
+  @inline(never)
   private func fill(_ first: UInt, _ count: UInt, owner: UInt, bin: UInt16) {
     var index = first
     while index < first &+ count {

@@ -1,6 +1,6 @@
 // SlabLayout.swift: how many chunks and items a slab has; a pure function (U16).
 //
-// A slab is 1 … 16 chunks, or one of four large items, that hold nothing but items; its
+// A slab is 1 … 64 chunks that hold nothing but items; its
 // header and bitmap lie in metadata. The layout takes the fewest chunks of which the items fill at
 // least 90 %, or the best found. The rest at a slab's end is never touched, so it
 // costs address space and no memory.
@@ -19,16 +19,20 @@ package struct SlabLayout: Equatable {
   package let itemCount: UInt
   /// Bytes before the first item.
   package let margin: UInt
+  /// Of the first chunk: items whose size is a multiple of a power of two, up to
+  /// `mostAlignment`, are aligned to it.
+  package let alignment: UInt
   /// Share of the slab that items fill, in per cent, rounded down.
   package let efficiency: UInt
 
-  package static var mostChunks: UInt { 16 }
+  package static var mostChunks: UInt { 64 }
+  package static var mostAlignment: UInt { 65536 }
 
   /// - Parameters:
-  ///   - size: of an item in bytes, at least 1, at most 16 chunks.
-  ///   - alignment: a power of two, at most the chunk size.
+  ///   - size: of an item in bytes, at least 1, at most 64 chunks.
+  ///   - alignment: a power of two, at most `mostAlignment`.
   ///   - hasMargin: whether the first item has at least 16 bytes before it.
-  ///   - leastItems: what a slab shall hold, at most four.
+  ///   - leastItems: what a slab shall hold, as far as that is 64 chunks.
   package init(size: UInt, alignment: UInt, hasMargin: Bool = false, leastItems: UInt = 1) {
     let stride = max(size, 8).roundedUp(to: max(alignment, 8))
     let margin = hasMargin ? max(16, stride & (0 &- stride)) : 0
@@ -47,6 +51,7 @@ package struct SlabLayout: Equatable {
     self.stride = stride
     self.chunkCount = chunkCount
     self.margin = margin
+    alignment = max(Chunk.size, min(stride & (0 &- stride), Self.mostAlignment))
     let bytes = chunkCount &* Chunk.size
     itemCount = (bytes &- margin) / stride
     efficiency = itemCount &* stride &* 100 / bytes

@@ -61,7 +61,7 @@ package enum Core {
   @inline(__always)
   package static func giveSlotFast(_ slot: UInt) -> Bool {
     let map = keg_fast_page_map()
-    let index = (slot &- map) &>> 16
+    let index = (slot &- map) &>> Chunk.shift
     guard _fastPath(index < keg_fast_chunk_count()) else { return false }
     let offset = UInt((map &+ index &* 2).pointer(to: UInt16.self).pointee)
     return push(slot, (keg_get_thread_bins() &+ offset).pointer(to: Bin.self))

@@ -10,6 +10,7 @@
 // allocates (docs/signals.md). The barrier emits nothing; it keeps that order.
 
 import Base
+import Pages
 import Platform
 import SizeClass
 import Zone
@@ -99,7 +100,7 @@ func mallocMedium(_ size: UInt) -> UnsafeMutableRawPointer? {
 @c public func keg_free(_ pointer: UnsafeMutableRawPointer?) {
   let address = UInt(bitPattern: pointer)
   let map = keg_fast_page_map()
-  let index = (address &- map) &>> 16
+  let index = (address &- map) &>> Chunk.shift
   if _fastPath(index < keg_fast_chunk_count()) {
     let offset = UInt((map &+ index &* 2).pointer(to: UInt16.self).pointee)
     let bin = (keg_get_thread_bins() &+ offset).pointer(to: Bin.self)

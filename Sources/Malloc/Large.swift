@@ -4,7 +4,7 @@
 // description, found through the page map. The tag's payload is the usable size:
 // the request in whole OS pages, which may be less than the span.
 //
-//   span  |######## payload ########|···· headroom ····|   multiple of 64 KiB
+//   span  |######## payload ########|···· headroom ····|   multiple of 16 KiB
 //
 // A freed span waits among the recent ones for a request of its size (Keg/
 // RecentSpans.swift), then stays dirty with the arena until its decay time has

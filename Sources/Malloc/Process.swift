@@ -128,7 +128,7 @@ struct Process: ~Copyable {
         name: name, itemSize: size, alignment: min(size, 16),
         bin: UInt16(truncatingIfNeeded: index &<< Bin.strideShift), heap: heap,
         hasMargin: size <= heap.pointee.mostMargined,
-        leastItems: size == Chunk.size ? 4 : 1))
+        leastItems: size == SizeClass.largest ? 4 : size > 8192 ? 2 : min(16, 65536 / size)))
     keg.pointee.policy.smallSlabs = 16
     zone.initialize(
       to: Zone(

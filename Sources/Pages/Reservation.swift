@@ -8,8 +8,8 @@
 // neighbours share protection, the whole heap is six lines of /proc/self/maps
 // however large it gets.
 //
-// At P two tables meet that say what each chunk (64 KiB) of address space holds,
-// indexed by (address - P) / 64 KiB: upwards the page map, one UInt16 a chunk,
+// At P two tables meet that say what each chunk (16 KiB) of address space holds,
+// indexed by (address - P) / 16 KiB: upwards the page map, one UInt16 a chunk,
 // which the fast path reads; downwards the owner table, one word a chunk.
 // What their entries mean is the business of Keg/PageMap.swift.
 //
@@ -20,8 +20,8 @@ import Platform
 import Synchronization
 
 package enum Chunk {
-  package static var size: UInt { 65536 }
-  package static var shift: UInt { 16 }
+  package static var size: UInt { 16384 }
+  package static var shift: UInt { 14 }
 }
 
 package struct Reservation: ~Copyable {
@@ -70,7 +70,7 @@ package struct Reservation: ~Copyable {
     let chunks = size / Chunk.size
     metadataEnd = metadata
     tables = (metadata &+ (chunks &* 8).roundedUp(to: pageSize)).roundedUp(to: Chunk.size)
-      // Off a boundary of 2 MiB, so that the first entries of both tables, for 8 GiB of
+      // Off a boundary of 2 MiB, so that the first entries of both tables, for 2 GiB of
       // heap, share a page of the kernel's page table.
       &+ (size >= 1 &<< 26 ? 1 &<< 20 : 0)
     ownersEnd = metadata

@@ -6,8 +6,8 @@
 //    group 0: 9 classes           groups of 8: step = 2^k / 8
 //
 // So a request above 128 bytes wastes at most 1/8 of its class (the worst is one
-// byte more than a class). Slabs start on a chunk boundary (64 KiB) and hold
-// nothing but items, so an item is aligned to the largest power of two that
+// byte more than a class). Slabs start on a boundary of their items' alignment and
+// hold nothing but items, so an item is aligned to the largest power of two that
 // divides its class: powers of two to themselves, multiples of a cache line to
 // 64 bytes, everything from 16 up to 16 (NetBSD kmem, K03).
 //

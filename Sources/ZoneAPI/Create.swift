@@ -139,7 +139,7 @@ extension ZoneAttributes {
   func isValid(_ size: UInt) -> Bool {
     let flags = HandleFlags(rawValue: self.flags)
     if self.flags & ~HandleFlags.known.rawValue != 0 || size == 0 { return false }
-    if alignment != 0, !alignment.isPowerOfTwo || alignment > Chunk.size { return false }
+    if alignment != 0, !alignment.isPowerOfTwo || alignment > SlabLayout.mostAlignment { return false }
     if flags.contains(.noTouch), flags.contains(.zeroInit) { return false }
     if flags.contains(.noBucket), flags.contains(.maxBucket) { return false }
     if flags.contains(.allFini), !flags.contains(.noFree), !flags.contains(.counted) { return false }
@@ -332,7 +332,7 @@ private func makeBackedKeg(
   let stride = size.roundedUp(to: alignment)
   let slabBytes = attributes.buffer != nil
     ? attributes.bufferBytes
-    : attributes.slabBytes != 0 ? max(attributes.slabBytes, stride) : max(stride &* 8, Chunk.size)
+    : attributes.slabBytes != 0 ? max(attributes.slabBytes, stride) : max(stride &* 8, 1 &<< 16)
   // NOTOUCH items may be any numbers; alignment then is the program's own affair.
   let ownAlignment = flags.contains(.noTouch) && attributes.alignment == 0 ? 1 : alignment
   place.initialize(

@@ -49,7 +49,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
         return
       }
       for chunk in 0..<layout.chunkCount {
-        for offset in [0, 8, 65535] as [UInt] {
+        for offset in [0, 8, Chunk.size - 1] {
           let address = item + chunk * Chunk.size + offset
           #expect(rig.heap.owner(of: address) == .slab(slab))
           #expect(rig.heap.bin(of: address) == 64)

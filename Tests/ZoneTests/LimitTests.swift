@@ -111,7 +111,7 @@ import Zone
   @Test("U34: the reserve is left alone, and a drain keeps the slabs for it")
   func reserve() {
     Rig.use { rig in
-      let keg = rig.keg(size: 4096)
+      let keg = rig.keg(size: 1024)
       let all = Int(keg.layout.itemCount)
       keg.setReserve(3)
       var items = [UInt](repeating: 0, count: all)

@@ -42,7 +42,7 @@ extension Rig {
   @Test("a depot gives back the latest bucket with all its items")
   func lifo() {
     Rig.use { rig in
-      let zone = rig.zone(size: 512)
+      let zone = rig.zone(size: 256)
       let buckets = (0..<3).map { _ in rig.pools.pointee.take(entries: 30)! }
       for (index, bucket) in buckets.enumerated() {
         zone.fill(bucket, 10 + index)
