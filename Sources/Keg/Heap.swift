@@ -236,6 +236,14 @@ extension UnsafeMutablePointer where Pointee == Heap {
   @inline(__always)
   package func takeRecent(_ size: UInt) -> TagPointer? { pointee.recent.take(size) }
 
+  /// One whose start is a multiple of `alignment`.
+  func takeRecent(_ size: UInt, alignment: UInt) -> TagPointer? {
+    guard let span = takeRecent(size) else { return nil }
+    if span.pointee.start & (alignment &- 1) == 0 { return span }
+    freeSpan(span)
+    return nil
+  }
+
   /// Whether it is time to look at the clock; see `RecentSpans.countUse`.
   @inline(__always)
   package func countRecentUse() -> Bool { pointee.recent.countUse() }
@@ -261,15 +269,6 @@ extension UnsafeMutablePointer where Pointee == Heap {
       index &+= 1
     }
     return found
-  }
-
-  /// The span of a slab: one that was freed lately, or another.
-  func allocateSlabSpan(_ size: UInt, alignment: UInt) -> TagPointer? {
-    if let span = takeRecent(size) {
-      if span.pointee.start & (alignment &- 1) == 0 { return span }
-      freeSpan(span)
-    }
-    return allocateSpan(size, alignment: alignment)
   }
 
   /// Frees the span of a slab: kept for the next slab of its size where there is room.

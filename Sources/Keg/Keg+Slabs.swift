@@ -76,13 +76,14 @@ extension UnsafeMutablePointer where Pointee == Keg {
   /// Takes chunks and a header and makes a slab of free items of them.
   ///
   /// Called without the keg lock; may call the kernel.
+  /// - Parameter isNeeded: false: only of a span that was freed lately.
   /// - Returns: nil when there is no memory or an item's init failed; nothing is lost.
-  func makeSlab() -> UnsafeMutablePointer<Slab>? {
+  func makeSlab(isNeeded: Bool = true) -> UnsafeMutablePointer<Slab>? {
     let layout = pointee.layout
     let heap = pointee.heap
-    guard let span = heap.allocateSlabSpan(layout.byteCount, alignment: layout.alignment) else {
-      return nil
-    }
+    guard let span = heap.takeRecent(layout.byteCount, alignment: layout.alignment)
+      ?? (isNeeded ? heap.allocateSpan(layout.byteCount, alignment: layout.alignment) : nil)
+    else { return nil }
     let header = pointee.headers.take()
     guard header != 0 else {
       heap.freeSpan(span)

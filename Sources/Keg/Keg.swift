@@ -124,7 +124,7 @@ package struct Keg: ~Copyable {
 
 extension UnsafeMutablePointer where Pointee == Keg {
   /// Takes up to `count` items, those of the fullest slabs first, making a slab
-  /// when there is no free item at all.
+  /// when there is no free item at all, or less than half and a span is at hand.
   /// - Parameters:
   ///   - mayGrow: false: take only what is there (NOVM, U39).
   ///   - useReserve: whether the keg's reserve may be taken (U34).
@@ -135,18 +135,25 @@ extension UnsafeMutablePointer where Pointee == Keg {
     useReserve: Bool = false
   ) -> Int {
     pointee.lock.lock()
-    while available(useReserve) < (count &+ 1) / 2, mayGrow {
-      pointee.lock.unlock()
-      let slab = makeSlab()
-      pointee.lock.lock()
-      guard let slab else { break }
-      // Lost races leave a free slab behind for the next caller (U41).
-      insert(slab)
-    }
+    while mayGrow, available(useReserve) < (count &+ 1) / 2, addSlab(available(useReserve) == 0) {}
     let taken = min(count, available(useReserve))
     takeFromSlabs(taken, into: out)
     pointee.lock.unlock()
     return taken
+  }
+
+  /// Called with the lock held, which it drops meanwhile.
+  /// - Parameter isNeeded: whether to look further than the spans freed lately.
+  /// - Returns: whether there is a slab more.
+  @inline(never)
+  private func addSlab(_ isNeeded: Bool) -> Bool {
+    pointee.lock.unlock()
+    let slab = makeSlab(isNeeded: isNeeded)
+    pointee.lock.lock()
+    guard let slab else { return false }
+    // Lost races leave a free slab behind for the next caller (U41).
+    insert(slab)
+    return true
   }
 
   /// - Precondition: so many items are free.
