@@ -65,6 +65,30 @@ import TestSupport
     }
   }
 
+  @Test("a refill for which less than half is there makes a slab of a span at hand, not of another")
+  func secondSlab() {
+    Rig.use { rig in
+      let keg = rig.keg(size: 1024)
+      let perSlab = Int(keg.layout.itemCount)
+      _ = keg.takeAll(perSlab - 2)
+      var items = [UInt](repeating: 0, count: perSlab)
+      items.withUnsafeMutableBufferPointer { buffer in
+        let out = buffer.baseAddress!
+        #expect(keg.take(perSlab, into: out) == 2)
+        keg.give(out, 2)
+        let other = rig.keg(size: 512)
+        other.giveAll(other.takeAll(1))
+        other.drain()
+        #expect(rig.heap.recentBytes == Chunk.size)
+        #expect(keg.take(perSlab, into: out, mayGrow: false) == 2)
+        keg.give(out, 2)
+        #expect(keg.take(perSlab, into: out) == perSlab)
+      }
+      #expect(keg.slabCount == 2 && rig.heap.recentBytes == 0)
+      keg.checkInvariants()
+    }
+  }
+
   @Test("a drain takes the little touched slab, too")
   func drainsLittleTouched() {
     Rig.use { rig in
