@@ -53,9 +53,9 @@ int main(void) {
   void *items[1000];
   for (int i = 0; i < 1000; i++) items[i] = keg_zone_alloc(zone, KEG_NOWAIT);
   CHECK(read_leaf("a_b_c_d_e", "stats.current") == 1000 && read_leaf("a b/c.d-e", "size") == 100);
-  CHECK(read_leaf("a_b_c_d_e", "keg.rsize") == 128 && read_leaf("a_b_c_d_e", "keg.ipers") == 512);
+  CHECK(read_leaf("a_b_c_d_e", "keg.rsize") == 128 && read_leaf("a_b_c_d_e", "keg.ipers") == 128);
   CHECK(read_leaf("a_b_c_d_e", "keg.align") == 127, "UMA's mask");
-  CHECK(read_leaf("a_b_c_d_e", "keg.ppera") == 16 && read_leaf("a_b_c_d_e", "keg.domain.0.pages") == 32);
+  CHECK(read_leaf("a_b_c_d_e", "keg.ppera") == 4 && read_leaf("a_b_c_d_e", "keg.domain.0.pages") == 32);
   read_all("a_b_c_d_e");
   char text[64];
   size_t size = sizeof text;
