@@ -57,7 +57,7 @@ extension UnsafeMutablePointer where Pointee == Handle {
       }
       registryLock.pointee.unlock()
     }
-    while pointee.pins.load(ordering: .sequentiallyConsistent) != 0 {
+    while pins.pointee.load(ordering: .sequentiallyConsistent) != 0 {
       _ = keg_syscall6(24 /* sched_yield */, 0, 0, 0, 0, 0, 0)
     }
     return isMine

@@ -106,8 +106,6 @@ struct Handle: ~Copyable {
   let isOver = Atomic<Bool>(false)
   /// A tick is over that could not trim, for want of a thread of the program's own.
   let wantsTrim = Atomic<Bool>(false)
-  /// Who is busy with the zone and met it in the table.
-  let pins = Atomic<UInt32>(0)
 
   init(
     zone: UnsafeMutablePointer<Zone>, constructor: Constructor? = nil, destructor: Destructor? = nil
@@ -131,7 +129,8 @@ struct Handle: ~Copyable {
       &+ UInt(max(MemoryLayout<Keg>.stride, MemoryLayout<BackedKeg>.stride)).roundedUp(to: 64)
   }
   /// Bytes of a handle with all that belongs to it.
-  static var byteCount: UInt { namePlace &+ nameBytes }
+  static var byteCount: UInt { pinsPlace &+ 8 }
+  fileprivate static var pinsPlace: UInt { namePlace &+ nameBytes }
 
   static func zone(at handle: UInt) -> UnsafeMutablePointer<Zone> {
     (handle &+ zonePlace).pointer(to: Zone.self)
@@ -193,4 +192,12 @@ extension UnsafeMutablePointer where Pointee == Handle {
 @inline(__always)
 func handle(_ zone: UnsafeMutableRawPointer) -> HandlePointer {
   UInt(bitPattern: zone).pointer(to: Handle.self)
+}
+
+extension UnsafeMutablePointer where Pointee == Handle {
+  /// Who is busy with the zone and met it in the table. Not part of the handle: who was
+  /// just about to pin the zone that had this memory before takes its pin back later.
+  var pins: UnsafeMutablePointer<Atomic<UInt32>> {
+    (address &+ Handle.pinsPlace).pointer(to: Atomic<UInt32>.self)
+  }
 }

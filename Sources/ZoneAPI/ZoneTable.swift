@@ -131,7 +131,7 @@ extension UnsafeMutablePointer where Pointee == ZoneTable {
   /// Pins the zone with this number; nil: none.
   func pin(_ number: UInt) -> HandlePointer? {
     guard let found = handle(number) else { return nil }
-    found.pointee.pins.wrappingAdd(1, ordering: .sequentiallyConsistent)
+    found.pins.pointee.wrappingAdd(1, ordering: .sequentiallyConsistent)
     if slot(number).pointee.load(ordering: .sequentiallyConsistent) == found.address {
       return found
     }
@@ -192,7 +192,7 @@ extension UnsafeMutablePointer where Pointee == ZoneTable {
 }
 
 extension UnsafeMutablePointer where Pointee == Handle {
-  func unpin() { pointee.pins.wrappingSubtract(1, ordering: .sequentiallyConsistent) }
+  func unpin() { pins.pointee.wrappingSubtract(1, ordering: .sequentiallyConsistent) }
 
   fileprivate func apply(_ stage: LockStage, _ action: LockAction) {
     switch stage {
@@ -201,7 +201,7 @@ extension UnsafeMutablePointer where Pointee == Handle {
       action.apply(to: pointee.zone.pointee.lock)
       if action == .reset {
         pointee.zone.forgetWaiters()
-        pointee.pins.store(0, ordering: .relaxed)
+        pins.pointee.store(0, ordering: .relaxed)
       }
     case .kegs:
       if pointee.flags.contains(.secondary) { return }
