@@ -51,12 +51,8 @@ ALIASES := malloc=keg_malloc free=keg_free calloc=keg_calloc realloc=keg_realloc
   aligned_alloc=keg_aligned_alloc memalign=keg_aligned_alloc valloc=keg_valloc \
   pvalloc=keg_pvalloc malloc_usable_size=keg_usable_size malloc_trim=keg_trim \
   cfree=keg_free free_sized=keg_free free_aligned_sized=keg_free \
-  _Znwm=keg_new _Znam=keg_new_array _ZdlPv=keg_free _ZdaPv=keg_free \
-  _ZdlPvm=keg_free _ZdaPvm=keg_free _ZdlPvRKSt9nothrow_t=keg_free \
-  _ZdaPvRKSt9nothrow_t=keg_free _ZdlPvSt11align_val_t=keg_free \
-  _ZdaPvSt11align_val_t=keg_free _ZdlPvSt11align_val_tRKSt9nothrow_t=keg_free \
-  _ZdaPvSt11align_val_tRKSt9nothrow_t=keg_free _ZdlPvmSt11align_val_t=keg_free \
-  _ZdaPvmSt11align_val_t=keg_free
+  _Znwm=keg_new _Znam=keg_new_array _ZdlPv=keg_free _ZdlPvSt11align_val_t=keg_free \
+  _ZnwmSt11align_val_t=keg_aligned_new _ZnamSt11align_val_t=keg_aligned_new_array
 COMMON_LDFLAGS := $(LDFLAGS)
 # Its start, and what it costs a small process, are a matter of layout.
 LDFLAGS += -Wl,-T,shim/layout.ld,--symbol-ordering-file=shim/startup.order,--no-warn-symbol-ordering
@@ -72,11 +68,9 @@ DEBUG_ALIASES := malloc=keg_debug_malloc free=keg_debug_free calloc=keg_debug_ca
   free_sized=keg_debug_free_sized free_aligned_sized=keg_debug_free_aligned_sized \
   _ZdlPv=keg_debug_delete _ZdaPv=keg_debug_delete_array \
   _ZdlPvm=keg_debug_delete_sized _ZdaPvm=keg_debug_delete_array_sized \
-  _ZdlPvRKSt9nothrow_t=keg_debug_delete _ZdaPvRKSt9nothrow_t=keg_debug_delete_array \
   _ZdlPvSt11align_val_t=keg_debug_delete_aligned \
   _ZdaPvSt11align_val_t=keg_debug_delete_array_aligned \
-  _ZdlPvSt11align_val_tRKSt9nothrow_t=keg_debug_delete_aligned \
-  _ZdaPvSt11align_val_tRKSt9nothrow_t=keg_debug_delete_array_aligned \
+  _ZnwmSt11align_val_t=keg_aligned_new _ZnamSt11align_val_t=keg_aligned_new_array \
   _ZdlPvmSt11align_val_t=keg_debug_delete_sized_aligned \
   _ZdaPvmSt11align_val_t=keg_debug_delete_array_sized_aligned
 DEBUG_LDFLAGS = $(COMMON_LDFLAGS) -Wl,--version-script=$(DIR)/exports-debug.map \

@@ -135,18 +135,21 @@ private func allocateAligned(_ alignment: UInt, _ size: UInt) -> UnsafeMutableRa
 @c public func keg_debug_delete_array_aligned(
   _ pointer: UnsafeMutableRawPointer?, _ alignment: UInt
 ) {
+  if keg_program_delete_aligned(pointer, alignment, true) { return }
   deallocate(UInt(bitPattern: pointer), Claim(call: .deleteArray, alignment: alignment))
 }
 
 @c public func keg_debug_delete_sized_aligned(
   _ pointer: UnsafeMutableRawPointer?, _ size: UInt, _ alignment: UInt
 ) {
+  if keg_program_delete_aligned(pointer, alignment, false) { return }
   deallocate(UInt(bitPattern: pointer), Claim(call: .delete, size: size, alignment: alignment))
 }
 
 @c public func keg_debug_delete_array_sized_aligned(
   _ pointer: UnsafeMutableRawPointer?, _ size: UInt, _ alignment: UInt
 ) {
+  if keg_program_delete_aligned(pointer, alignment, true) { return }
   deallocate(UInt(bitPattern: pointer), Claim(call: .deleteArray, size: size, alignment: alignment))
 }
 

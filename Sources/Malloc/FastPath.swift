@@ -68,22 +68,17 @@ func fastMalloc(
 
 /// operator new(std::size_t).
 @c public func keg_new(_ size: UInt) -> UnsafeMutableRawPointer? {
-  fastMalloc(size, slowNew)
-}
-
-/// operator new[](std::size_t).
-@c public func keg_new_array(_ size: UInt) -> UnsafeMutableRawPointer? {
-  fastMalloc(size, slowNewArray)
+  fastMalloc(size) {
+    // Emits nothing: without it the compiler makes one function of this and malloc, which
+    // both jump to.
+    keg_compiler_barrier()
+    return slowNew($0)
+  }
 }
 
 @inline(never)
 private func slowNew(_ size: UInt) -> UnsafeMutableRawPointer? {
   mallocMedium(size) ?? keg_new_failed(size)
-}
-
-@inline(never)
-private func slowNewArray(_ size: UInt) -> UnsafeMutableRawPointer? {
-  mallocMedium(size) ?? keg_new_array_failed(size)
 }
 
 /// Requests above 1 KiB that have a class, and everything else.

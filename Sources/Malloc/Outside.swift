@@ -1,8 +1,8 @@
 // Outside.swift: pointers that are not into our heap.
 //
 // Some are legal: blocks of the C library's own malloc, which a plugin loaded with
-// RTLD_DEEPBIND calls (G05), go back to it; and blocks of a program that brings its own
-// operators new and delete, but not all of them. Everything else is a bug in the program.
+// RTLD_DEEPBIND calls (G05), go back to it. Everything else is a bug in the program: where
+// it has an operator delete of its own, its blocks go there (shim/Exports/program.c).
 
 import Base
 import Platform
@@ -15,7 +15,6 @@ func freeOutside(_ address: UInt) {
     keg_foreign_free(UnsafeMutableRawPointer(bitPattern: address))
     return
   }
-  if keg_program_free(UnsafeMutableRawPointer(bitPattern: address)) { return }
   die("invalid free of", at: address, zone: nil)
 }
 

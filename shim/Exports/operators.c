@@ -1,8 +1,8 @@
 // operators.c: the C++ operators new and delete, all twenty of them.
 //
-// The deletes and the plain and array news are the allocator's own functions under
-// further names (see the Makefile's aliases); here is what happens when a new
-// fails: the C++ library's own operator is called in our place. It calls malloc
+// Plain new and delete are the allocator's own functions under further names (see the
+// Makefile's aliases), and program.c has those that only call another; here is what
+// happens when a new fails: the C++ library's own operator is called in our place. It calls malloc
 // once more, then new_handler, then throws bad_alloc, as its users expect; and we
 // need no C++ library to link against. It is looked up only now.
 #define _GNU_SOURCE
@@ -21,7 +21,9 @@ extern void *keg_debug_new_array(size_t size);
 extern void *keg_debug_aligned_new(size_t alignment, size_t size);
 extern void *keg_debug_aligned_new_array(size_t alignment, size_t size);
 extern void *keg_own_new(size_t size) KEG_HIDDEN;
+extern void *keg_own_new_array(size_t size) KEG_HIDDEN;
 #define OUR_NEW keg_own_new
+#define OUR_NEW_ARRAY keg_own_new_array
 #define TRY_NEW keg_debug_new
 #define TRY_NEW_ARRAY keg_debug_new_array
 #define TRY_ALIGNED keg_debug_aligned_new
@@ -30,15 +32,30 @@ extern void *keg_own_new(size_t size) KEG_HIDDEN;
 extern void *keg_malloc(size_t size);
 extern void *keg_memalign(size_t alignment, size_t size);
 extern void *keg_new(size_t size) KEG_HIDDEN;
+extern void *keg_new_array(size_t size) KEG_HIDDEN;
 #define OUR_NEW keg_new
+#define OUR_NEW_ARRAY keg_new_array
 #define TRY_NEW keg_malloc
 #define TRY_NEW_ARRAY keg_malloc
 #define TRY_ALIGNED keg_memalign
 #define TRY_ALIGNED_ARRAY keg_memalign
 #endif
+extern void *keg_aligned_new(size_t size, size_t alignment) KEG_HIDDEN;
+extern void *keg_aligned_new_array(size_t size, size_t alignment) KEG_HIDDEN;
 
-// Whether it is the program's (see program.c).
-extern void *_Znwm(size_t);
+// Whose they are in this process (see program.c).
+extern void *_Znwm(size_t), *_Znam(size_t);
+extern void *_ZnwmSt11align_val_t(size_t, size_t), *_ZnamSt11align_val_t(size_t, size_t);
+
+// Whether the program has none of the operators from which new, or new[], is made.
+static bool is_ours(bool is_array) {
+  return KEG_FUNCTION(_Znwm) == OUR_NEW && (!is_array || KEG_FUNCTION(_Znam) == OUR_NEW_ARRAY);
+}
+
+static bool is_ours_aligned(bool is_array) {
+  return KEG_FUNCTION(_ZnwmSt11align_val_t) == keg_aligned_new &&
+         (!is_array || KEG_FUNCTION(_ZnamSt11align_val_t) == keg_aligned_new_array);
+}
 
 // The next definition of `name` behind ours, or that of a C++ library that was
 // loaded without being in the global scope.
@@ -93,9 +110,8 @@ static void *fail_aligned_nothrow(const char *name, size_t size,
   return next ? next(size, alignment, tag) : NULL;
 }
 
-// keg_new and keg_new_array are the fast paths in Swift; they end here.
+// keg_new is the fast path in Swift; it ends here.
 void *keg_new_failed(size_t size) { return fail("_Znwm", size); }
-void *keg_new_array_failed(size_t size) { return fail("_Znam", size); }
 
 #ifdef KEG_DEBUG_LIBRARY
 void *keg_own_new(size_t size) {
@@ -104,23 +120,20 @@ void *keg_own_new(size_t size) {
 }
 
 void *keg_own_new_array(size_t size) {
-  if (KEG_FUNCTION(_Znwm) != OUR_NEW) return _Znwm(size);
+  if (!is_ours(false)) return _Znwm(size);
   void *block = TRY_NEW_ARRAY(size);
-  return block ? block : keg_new_array_failed(size);
+  return block ? block : fail("_Znam", size);
 }
 #endif
 
 // The C++ library's calls the program's operator, which may throw.
 void *_ZnwmRKSt9nothrow_t(size_t size, const void *tag) {
-  void *block = KEG_FUNCTION(_Znwm) == OUR_NEW ? TRY_NEW(size) : NULL;
+  void *block = is_ours(false) ? TRY_NEW(size) : NULL;
   return block ? block : fail_nothrow("_ZnwmRKSt9nothrow_t", size, tag);
 }
 
 void *_ZnamRKSt9nothrow_t(size_t size, const void *tag) {
-#ifdef KEG_DEBUG_LIBRARY
-  if (KEG_FUNCTION(_Znwm) != OUR_NEW) return fail_nothrow("_ZnamRKSt9nothrow_t", size, tag);
-#endif
-  void *block = TRY_NEW_ARRAY(size);
+  void *block = is_ours(true) ? TRY_NEW_ARRAY(size) : NULL;
   return block ? block : fail_nothrow("_ZnamRKSt9nothrow_t", size, tag);
 }
 
@@ -130,23 +143,28 @@ static void *try_aligned(size_t size, size_t alignment) {
   return is_power_of_two(alignment) ? TRY_ALIGNED(alignment, size) : NULL;
 }
 
-static void *try_aligned_array(size_t size, size_t alignment) {
-  return is_power_of_two(alignment) ? TRY_ALIGNED_ARRAY(alignment, size) : NULL;
-}
-
-void *_ZnwmSt11align_val_t(size_t size, size_t alignment) {
+void *keg_aligned_new(size_t size, size_t alignment) {
   void *block = try_aligned(size, alignment);
   return block ? block : fail_aligned("_ZnwmSt11align_val_t", size, alignment);
 }
 
-void *_ZnamSt11align_val_t(size_t size, size_t alignment) {
+#ifdef KEG_DEBUG_LIBRARY
+static void *try_aligned_array(size_t size, size_t alignment) {
+  return is_power_of_two(alignment) ? TRY_ALIGNED_ARRAY(alignment, size) : NULL;
+}
+
+void *keg_aligned_new_array(size_t size, size_t alignment) {
+  if (!is_ours_aligned(false)) return _ZnwmSt11align_val_t(size, alignment);
   void *block = try_aligned_array(size, alignment);
   return block ? block : fail_aligned("_ZnamSt11align_val_t", size, alignment);
 }
+#else
+#define try_aligned_array try_aligned
+#endif
 
 void *_ZnwmSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment,
                                          const void *tag) {
-  void *block = try_aligned(size, alignment);
+  void *block = is_ours_aligned(false) ? try_aligned(size, alignment) : NULL;
   return block ? block
                : fail_aligned_nothrow("_ZnwmSt11align_val_tRKSt9nothrow_t",
                                       size, alignment, tag);
@@ -154,7 +172,7 @@ void *_ZnwmSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment,
 
 void *_ZnamSt11align_val_tRKSt9nothrow_t(size_t size, size_t alignment,
                                          const void *tag) {
-  void *block = try_aligned_array(size, alignment);
+  void *block = is_ours_aligned(true) ? try_aligned_array(size, alignment) : NULL;
   return block ? block
                : fail_aligned_nothrow("_ZnamSt11align_val_tRKSt9nothrow_t",
                                       size, alignment, tag);

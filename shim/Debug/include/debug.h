@@ -101,6 +101,9 @@ extern bool keg_debug_names_process(const char *_Nonnull path) KEG_DEBUG_HIDDEN;
 /// Gives a block of a sized delete or a delete[] to the program's own operator. False: it
 /// has none. In shim/Exports.
 extern bool keg_program_delete(void *_Nullable pointer, bool is_array) KEG_DEBUG_HIDDEN;
+/// The same with an alignment.
+extern bool keg_program_delete_aligned(
+    void *_Nullable pointer, uintptr_t alignment, bool is_array) KEG_DEBUG_HIDDEN;
 
 // ---- the C library -----------------------------------------------------------------
 

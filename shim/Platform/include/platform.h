@@ -281,10 +281,6 @@ extern uintptr_t keg_foreign_usable_size(void *_Nullable pointer) KEG_HIDDEN;
 
 /// What operator new does when there is no memory; does not return without some.
 extern void *_Nullable keg_new_failed(uintptr_t size) KEG_HIDDEN;
-extern void *_Nullable keg_new_array_failed(uintptr_t size) KEG_HIDDEN;
-/// Gives a block that is not ours to the program's own operator delete. False: it
-/// has none, or that one asks us in turn.
-extern bool keg_program_free(void *_Nullable pointer) KEG_HIDDEN;
 
 // ---- background thread (Malloc/Background.swift) ------------------------------
 
