@@ -186,7 +186,7 @@ private func importChunks(
   let committed = heap.pointee.committedBytes
   // Steps grow with the heap. The first ones stay below a huge page, so that
   // THP=always cannot inflate a small process.
-  let step = max(min(committed / 32, 1 &<< 24), 1 &<< 20).roundedUp(to: Chunk.size)
+  let step = heap.pointee.reservation.step(max(min(committed / 32, 1 &<< 24), 1 &<< 20))
   // Of a request that may well be refused, only a part is taken precautions for: what
   // is committed stays charged.
   heap.commitMetadata(for: committed &+ max(min(size, 1 &<< 26), step))

@@ -34,6 +34,8 @@ package struct Reservation: ~Copyable {
   package let tables: UInt
   /// The first byte of the heap; a multiple of 2 MiB.
   package let heapStart: UInt
+  /// The heap's top is a multiple of it after a step of growth.
+  private var stepUnit = Chunk.size
   /// The heap is committed up to here. Written under the heap's lock, read by every
   /// look-up; relaxed, for who looks an address up got it from an allocation, after
   /// the growth that made room for it.
@@ -95,6 +97,11 @@ package struct Reservation: ~Copyable {
     address &- heapStart < heapTop &- heapStart
   }
 
+  /// By how much to grow for a step of at least `bytes`.
+  package func step(_ bytes: UInt) -> UInt {
+    (heapTop &+ bytes).roundedUp(to: stepUnit) &- heapTop
+  }
+
   /// Commits `[heapTop, newTop)` and the tables that describe it.
   /// - Parameter newTop: a multiple of the chunk size, at most `end`.
   /// - Returns: false, and nothing has changed for the caller, when there is no memory.
@@ -139,8 +146,10 @@ package struct Reservation: ~Copyable {
     return first < end && source.isFree(first, end &- first)
   }
 
-  /// Advises the kernel to use huge pages for the heap wherever it can, or never.
-  package func adviseHugePages(_ wanted: Bool) {
+  /// Advises the kernel to use huge pages for the heap wherever it can, or never. If it
+  /// does, the heap grows by whole ones: the first touch of a part stays a small page.
+  package mutating func adviseHugePages(_ wanted: Bool) {
+    if wanted { stepUnit = 2 &<< 20 }
     _ = keg_syscall6(
       Int(KEG_SYS_madvise), Int(bitPattern: heapStart), Int(bitPattern: end &- heapStart),
       wanted ? 14 /* MADV_HUGEPAGE */ : 15 /* MADV_NOHUGEPAGE */, 0, 0, 0)

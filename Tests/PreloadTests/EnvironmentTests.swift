@@ -22,6 +22,12 @@ struct EnvironmentTests {
     outcome.expect(lines.count == 1 && lines.first?.hasPrefix("kegmalloc: ") == true)
   }
 
+  @Test("thp: the heap grows by huge pages if it should, and has none if not", .ours)
+  func hugePages() throws {
+    try expectOK("huge", ["least", "48"], environment: ["KEGMALLOC_CONF": "thp:always"])
+    try expectOK("huge", ["most", "0"], environment: ["KEGMALLOC_CONF": "thp:never"])
+  }
+
   @Test("the options after a wrong one count", .ours)
   func laterOptions() throws {
     let outcome = try echo(["KEGMALLOC_CONF": "nonsense:1,stats:exit"])
@@ -78,6 +84,20 @@ struct EnvironmentTests {
       let outcome = try run(command, environment: ["LD_AUDIT": module])
       outcome.expect(outcome.succeeded && outcome.stdout == "hello\n" && outcome.stderr == "")
     }
+  }
+
+  @Test("without a vDSO, as under emulators, it takes 16 GiB of address space, or as told", .ours)
+  func emulator() throws {
+    let program = try Fixture.build("no_vdso")
+    func gigabytes(_ vdso: String, _ options: String) throws -> Int? {
+      let outcome = try run(
+        [program, Library.path, vdso], environment: ["KEGMALLOC_CONF": options], preload: false)
+      return Int(try #require(outcome.succeeded ? outcome.stdout : nil, "\(outcome.report)").dropLast())
+    }
+    #expect(try #require(try gigabytes("keep", "reserve:512")) >= 511)
+    #expect(try #require(try gigabytes("hide", "reserve:512")) >= 511)
+    let limited = try #require(try gigabytes("hide", ""))
+    #expect((15...17).contains(limited), "\(limited)")
   }
 
   @Test(
