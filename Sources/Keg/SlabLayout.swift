@@ -1,9 +1,9 @@
 // SlabLayout.swift: how many chunks and items a slab has; a pure function (U16).
 //
-// A slab is 1 … 64 chunks that hold nothing but items; its
-// header and bitmap lie in metadata. The layout takes the fewest chunks of which the items fill at
-// least 90 %, or the best found. The rest at a slab's end is never touched, so it
-// costs address space and no memory.
+// A slab is 1 … 64 chunks that hold nothing but items; its header and bitmap lie in
+// metadata. The layout takes the fewest chunks of which the items fill at least 90 %, or
+// the best found. The rest at a slab's end is never touched, so it costs address space
+// and no memory.
 //
 // The debug library has a margin before the first item: as much as keeps its alignment.
 // Who wants more than one large item in a slab says so: making and giving back a slab
@@ -19,9 +19,6 @@ package struct SlabLayout: Equatable {
   package let itemCount: UInt
   /// Bytes before the first item.
   package let margin: UInt
-  /// Of the first chunk: items whose size is a multiple of a power of two, up to
-  /// `mostAlignment`, are aligned to it.
-  package let alignment: UInt
   /// Share of the slab that items fill, in per cent, rounded down.
   package let efficiency: UInt
 
@@ -51,12 +48,14 @@ package struct SlabLayout: Equatable {
     self.stride = stride
     self.chunkCount = chunkCount
     self.margin = margin
-    alignment = max(Chunk.size, min(stride & (0 &- stride), Self.mostAlignment))
     let bytes = chunkCount &* Chunk.size
     itemCount = (bytes &- margin) / stride
     efficiency = itemCount &* stride &* 100 / bytes
   }
 
+  /// Of the first chunk: items whose size is a multiple of a power of two, up to
+  /// `mostAlignment`, are aligned to it.
+  package var alignment: UInt { max(Chunk.size, min(stride & (0 &- stride), Self.mostAlignment)) }
   package var byteCount: UInt { chunkCount &* Chunk.size }
   package var bitmapWords: UInt { (itemCount &+ 63) / 64 }
 }

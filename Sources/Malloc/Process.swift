@@ -110,6 +110,13 @@ struct Process: ~Copyable {
     existingZone(index) ?? makeZone(index)
   }
 
+  /// What a slab of a class holds at least: making and giving back a slab costs as much as
+  /// ten items do, and a class in use costs a slab (docs/performance.md).
+  private func leastItems(ofSize size: UInt) -> UInt {
+    if size == SizeClass.largest { return 4 }
+    return size > 8192 ? 2 : min(16, SizeClass.largest / size)
+  }
+
   @inline(never)
   private mutating func makeZone(_ index: UInt) -> UnsafeMutablePointer<Zone>? {
     registryLock.lock()
@@ -128,7 +135,7 @@ struct Process: ~Copyable {
         name: name, itemSize: size, alignment: min(size, 16),
         bin: UInt16(truncatingIfNeeded: index &<< Bin.strideShift), heap: heap,
         hasMargin: size <= heap.pointee.mostMargined,
-        leastItems: size == SizeClass.largest ? 4 : size > 8192 ? 2 : min(16, 65536 / size)))
+        leastItems: leastItems(ofSize: size)))
     keg.pointee.policy.smallSlabs = 16
     zone.initialize(
       to: Zone(

@@ -33,6 +33,27 @@ import TestSupport
     }
   }
 
+  @Test("neighbours given in a row, up or down, across the borders of slabs, are all free again")
+  func runs() {
+    let seed: UInt64 = 5
+    Rig.use { rig in
+      var random = SeededGenerator(seed: seed)
+      let keg = rig.keg(size: 64)
+      let items = keg.takeAll(Int(keg.layout.itemCount) * 5).sorted()
+      for round in 0..<40 {
+        let runs = stride(from: 0, to: items.count, by: 1 + random.below(600)).map { $0 }
+        for (first, next) in zip(runs, runs.dropFirst() + [items.count]) {
+          var run = Array(items[first..<next])
+          if random.below(2) == 0 { run.reverse() }
+          run.withUnsafeMutableBufferPointer { keg.give($0.baseAddress!, $0.count) }
+          keg.checkInvariants()
+        }
+        #expect(keg.usedCount == 0, "seed \(seed), round \(round)")
+        #expect(keg.takeAll(items.count).sorted() == items)
+      }
+    }
+  }
+
   @Test("a call that may not grow takes what is there and nothing more (U39)")
   func noGrowth() {
     Rig.use { rig in

@@ -101,8 +101,9 @@ private struct TestSlab {
     let slab = TestSlab(itemCount: itemCount)
     var free = Set(0..<itemCount)
     for _ in 0..<4000 {
-      if random.below(2) == 0 {
-        let count = random.below(9)
+      let step = random.below(5)
+      if step < 2 {
+        let count = random.below(step == 0 ? 9 : 100)
         let expected = Array(free.sorted().prefix(count))
         let got = slab.take(count)
         if got != expected {
@@ -110,6 +111,14 @@ private struct TestSlab {
           return
         }
         free.subtract(expected)
+      } else if step == 2 {
+        let first = UInt(random.below(Int(itemCount)))
+        let run = (first..<itemCount).prefix(1 + random.below(100)).prefix { !free.contains($0) }
+        if slab.giveRun(first, UInt(run.count)) != nil {
+          Issue.record("seed \(seed): give \(run)")
+          return
+        }
+        free.formUnion(run)
       } else {
         let index = UInt(random.below(Int(itemCount)))
         let wasUsed = !free.contains(index)
