@@ -139,8 +139,12 @@ $(LIBRARY): $(OBJECTS) shim/exports.map shim/layout.ld shim/startup.order
 
 # It exports what the fast one does, and the calls that shim/DebugExports stands in front of.
 DEBUG_EXPORTS := _exit; _Exit; abort; sigaction; signal; bsd_signal; sysv_signal; __sysv_signal; dlclose; \
-  read; pread; pread64; readv; recv; recvfrom; fread; \
-  write; pwrite; pwrite64; writev; send; sendto; fwrite;
+  read; pread; pread64; recv; recvfrom; readlink; readlinkat; getcwd; getrandom; \
+  __read_chk; __pread_chk; __pread64_chk; __recv_chk; __recvfrom_chk; __readlink_chk; __readlinkat_chk; __getcwd_chk; \
+  readv; preadv; preadv64; preadv2; preadv64v2; recvmsg; recvmmsg; \
+  fread; fread_unlocked; __fread_chk; __fread_unlocked_chk; \
+  write; pwrite; pwrite64; send; sendto; fwrite; fwrite_unlocked; \
+  writev; pwritev; pwritev64; pwritev2; pwritev64v2; sendmsg; sendmmsg;
 
 $(DIR)/exports-debug.map: shim/exports.map Makefile
 	sed 's|^  local:|    $(DEBUG_EXPORTS)\n  local:|' $< > $@
