@@ -334,14 +334,15 @@ private func scanHeapStack(_ index: Int, _ thread: LeakThread, _ scan: inout Lea
   scan.reach(from: thread.stackPointer, to: tls, .stack)
 }
 
-/// Scans the pieces of one kind; of large ones only what is resident.
+/// Scans the pieces of one kind; of large ones only what is resident, of files what was
+/// written to.
 private func scanRoots(_ roots: LeakRoots, _ kind: LeakKind, _ scan: inout LeakScan) {
   var i = 0
   while i < roots.pieces.count {
     let piece = roots.pieces[i]
     i &+= 1
     if piece.kind != kind { continue }
-    if piece.end &- piece.start < 1 &<< 20 {
+    if piece.end &- piece.start < 1 &<< 20, !piece.isFile {
       scan.reach(from: piece.start, to: piece.end, kind)
       continue
     }
@@ -349,7 +350,7 @@ private func scanRoots(_ roots: LeakRoots, _ kind: LeakKind, _ scan: inout LeakS
       var job = ResidentJob(scan: scan.address, kind: kind)
       withUnsafeMutablePointer(to: &job) {
         keg_leak_each_resident(
-          piece.start, piece.end,
+          piece.start, piece.end, piece.isFile,
           { context, start, end in
             let job = UInt(bitPattern: context).pointer(to: ResidentJob.self)
             job.pointee.scan.pointer(to: LeakScan.self).pointee

@@ -9,7 +9,7 @@ import Base
 
 /// What lies behind a mapping, as far as the leak check cares.
 package enum MappingName: UInt8 {
-  /// Nothing: anonymous memory.
+  /// Nothing: anonymous memory, shared or not.
   case none = 0
   /// The stack of the main thread.
   case stack
@@ -96,7 +96,9 @@ package struct MapsParser {
     if pathLength == 0 { return .none }
     if headIs("[stack]") { return .stack }
     if headIs("[v") { return .untouchable }
-    if headIs("[anon:") || headIs("[heap]") || headIs("/dev/zero") || headIs("/dev/shm/") {
+    if headIs("[anon:") || headIs("[heap]") || headIs("/dev/zero") || headIs("/dev/shm/")
+      || headIs("/memfd:")
+    {
       return .none
     }
     if headIs("/dev/") { return .untouchable }

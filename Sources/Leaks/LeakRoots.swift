@@ -1,11 +1,12 @@
 // LeakRoots.swift: where a program can hold what it allocated: every mapping that can
-// be read and written and is not ours, cut into pieces that are scanned as one kind of
-// root each, or not at all.
+// be read, is not ours and may have been written to, cut into pieces that are scanned as
+// one kind of root each, or not at all.
 //
 //   main's stack    |  below SP: dead  | SP ·· frames: stack | argv, environment: system |
 //   thread's stack  |  below SP: dead  | SP ·· frames: stack | static TLS, thread block: program |
 //   ended thread's  |  all dead; its dynamic TLS and its result live                     |
 //   C library       |  data, bss (the loader says how far): system                       |
+//   read-only file, private  |  pages that were written to before: program (RELRO, sealed data)  |
 //   our reservation, our data, the check's own memory: nothing
 //   all else        |  program                                                           |
 //
@@ -18,11 +19,14 @@ package struct LeakPiece {
   package var start: UInt
   package var end: UInt
   package var kind: LeakKind
+  /// Of a file: only the pages that are no longer the file's count.
+  package var isFile: Bool
 
-  package init(start: UInt, end: UInt, kind: LeakKind) {
+  package init(start: UInt, end: UInt, kind: LeakKind, isFile: Bool = false) {
     self.start = start
     self.end = end
     self.kind = kind
+    self.isFile = isFile
   }
 }
 
@@ -41,9 +45,11 @@ package struct LeakPieces {
 
   package subscript(_ index: Int) -> LeakPiece { memory[index] }
 
-  package mutating func append(_ start: UInt, _ end: UInt, _ kind: LeakKind) {
+  package mutating func append(
+    _ start: UInt, _ end: UInt, _ kind: LeakKind, isFile: Bool = false
+  ) {
     guard start < end, count < capacity else { return }
-    memory[count] = LeakPiece(start: start, end: end, kind: kind)
+    memory[count] = LeakPiece(start: start, end: end, kind: kind, isFile: isFile)
     count &+= 1
   }
 
@@ -126,7 +132,6 @@ package struct LeakRoots {
   /// Words to visit alone: pointers to tables of dynamic TLS of threads that ended.
   package var tables: LeakPieces
   private var previous = Mapping()
-  private var previousIsData = false
 
   package init(
     layout: LeakLayout, threads: UnsafeMutablePointer<LeakThread>, threadCount: Int,
@@ -143,16 +148,19 @@ package struct LeakRoots {
 
   /// Takes the next mapping; they come in the order of their addresses.
   package mutating func take(_ mapping: Mapping) {
-    // What the loader made read-only after start-up belongs to the data behind it.
-    let joinsPrevious =
-      previous.end == mapping.start && previous.inode == mapping.inode && mapping.inode != 0
-    if joinsPrevious, previous.isReadable, !previous.isWritable, mapping.isWritable, !previousIsData {
-      add(previous.start, previous.end, previous.name == .system ? .system : .reachable)
+    if mapping.isReadable, mapping.name != .untouchable {
+      if mapping.isWritable { takeData(mapping) } else { takeReadOnly(mapping) }
     }
-    let isData = mapping.isReadable && mapping.isWritable
-    if isData, mapping.name != .untouchable { takeData(mapping) }
     previous = mapping
-    previousIsData = isData
+  }
+
+  /// What the program, or the loader, filled and then made read-only. Of a file's pages
+  /// those count that were written to, as relocations and sealed variables are.
+  private mutating func takeReadOnly(_ mapping: Mapping) {
+    let isFile = mapping.inode != 0 && mapping.name != .none
+    if isFile, mapping.isShared { return }
+    add(
+      mapping.start, mapping.end, mapping.name == .system ? .system : .reachable, isFile: isFile)
   }
 
   private mutating func takeData(_ mapping: Mapping) {
@@ -236,16 +244,20 @@ package struct LeakRoots {
   }
 
   /// Adds [start, end), less the cuts.
-  private mutating func add(_ start: UInt, _ end: UInt, _ kind: LeakKind) {
+  private mutating func add(
+    _ start: UInt, _ end: UInt, _ kind: LeakKind, isFile: Bool = false
+  ) {
     var address = start
     var i = cuts.firstIndex(above: start)
     while i < cuts.count, cuts[i].start < end {
       let cut = cuts[i]
-      if cut.start > address { pieces.append(address, cut.start, kind) }
-      if cut.kind != .lost { pieces.append(max(cut.start, address), min(cut.end, end), cut.kind) }
+      if cut.start > address { pieces.append(address, cut.start, kind, isFile: isFile) }
+      if cut.kind != .lost {
+        pieces.append(max(cut.start, address), min(cut.end, end), cut.kind, isFile: isFile)
+      }
       address = max(address, cut.end)
       i &+= 1
     }
-    if address < end { pieces.append(address, end, kind) }
+    if address < end { pieces.append(address, end, kind, isFile: isFile) }
   }
 }

@@ -32,7 +32,7 @@ struct LeakMapsTests {
   }
 
   static let names: [(String, MappingName)] = [
-    ("", .none), ("[heap]", .none), ("[anon:arena]", .none), ("/dev/shm/x", .none),
+    ("", .none), ("[heap]", .none), ("[anon:arena]", .none), ("/dev/shm/x", .none), ("/memfd:x (deleted)", .none),
     ("[stack]", .stack), ("[vvar]", .untouchable), ("[vsyscall]", .untouchable),
     ("/dev/dri/card0", .untouchable), ("/usr/lib/x86_64-linux-gnu/libc.so.6", .system),
     ("/lib64/ld-linux-x86-64.so.2", .system), ("/usr/lib/libstdc++.so.6.0.30", .system),
@@ -79,10 +79,10 @@ private struct Rig {
 
 extension LeakPiece: Equatable {
   public static func == (a: Self, b: Self) -> Bool {
-    a.start == b.start && a.end == b.end && a.kind == b.kind
+    a.start == b.start && a.end == b.end && a.kind == b.kind && a.isFile == b.isFile
   }
-  init(_ start: UInt, _ end: UInt, _ kind: LeakKind) {
-    self.init(start: start, end: end, kind: kind)
+  init(_ start: UInt, _ end: UInt, _ kind: LeakKind, isFile: Bool = false) {
+    self.init(start: start, end: end, kind: kind, isFile: isFile)
   }
 }
 
@@ -95,6 +95,7 @@ private func mapping(
   mapping.end = end
   mapping.isReadable = permissions.contains("r")
   mapping.isWritable = permissions.contains("w")
+  mapping.isShared = permissions.contains("s")
   mapping.inode = inode
   mapping.name = name
   return mapping
@@ -110,7 +111,7 @@ struct LeakRootsTests {
       LeakPiece(0x0, 0x1100, .lost),
     ]
     let found = rig.pieces([
-      mapping(0x1000, 0x5000), mapping(0x5000, 0x6000, "rx", inode: 3, name: .other),
+      mapping(0x1000, 0x5000), mapping(0x5000, 0x6000, "x", inode: 3, name: .other),
       mapping(0x7000, 0x8000, inode: 4, name: .untouchable),
       mapping(0x9000, 0xA000, inode: 5, name: .system),
     ])
@@ -122,17 +123,26 @@ struct LeakRootsTests {
       ])
   }
 
-  @Test("data that the loader made read-only belongs to the module's data")
-  func relro() {
+  @Test("what is read-only: memory, and of private files what was written to before")
+  func readOnly() {
     var rig = Rig()
+    rig.cuts = [LeakPiece(0x5000, 0x6000, .system), LeakPiece(0x8000, 0x9000, .lost)]
     let found = rig.pieces([
       mapping(0x1000, 0x2000, "rx", inode: 9, name: .other),
       mapping(0x2000, 0x3000, "r", inode: 9, name: .other),
-      mapping(0x3000, 0x4000, inode: 9, name: .other), mapping(0x4000, 0x5000, "r", inode: 8),
+      mapping(0x3000, 0x4000, inode: 9, name: .other),
+      mapping(0x4000, 0x6000, "r", inode: 8, name: .other), mapping(0x7000, 0x9000, "r"),
+      mapping(0xA000, 0xB000, "rs", inode: 7, name: .other),
+      mapping(0xB000, 0xC000, "rs", inode: 6), mapping(0xC000, 0xD000, "", inode: 5),
+      mapping(0xD000, 0xE000, "r", inode: 4, name: .system),
     ])
     #expect(
       found.pieces == [
-        LeakPiece(0x2000, 0x3000, .reachable), LeakPiece(0x3000, 0x4000, .reachable),
+        LeakPiece(0x1000, 0x2000, .reachable, isFile: true),
+        LeakPiece(0x2000, 0x3000, .reachable, isFile: true), LeakPiece(0x3000, 0x4000, .reachable),
+        LeakPiece(0x4000, 0x5000, .reachable, isFile: true),
+        LeakPiece(0x5000, 0x6000, .system, isFile: true), LeakPiece(0x7000, 0x8000, .reachable),
+        LeakPiece(0xB000, 0xC000, .reachable), LeakPiece(0xD000, 0xE000, .system, isFile: true),
       ])
   }
 

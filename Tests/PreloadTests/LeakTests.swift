@@ -132,6 +132,7 @@ struct LeakTests {
     ("kept", .nothing.reachable(264, 2)), ("main-local", .nothing.reachable(72)),
     ("main-specific", .nothing.reachable(72)), ("mapped", .nothing.reachable(72)),
     ("mapped-shared", .nothing.reachable(72)), ("break", .nothing.reachable(72)),
+    ("sealed", .nothing.reachable(1152, 5)),
     ("in-large", .nothing.reachable((256 << 20) + 72, 2)), ("open", .nothing),
     ("coroutine", .nothing.reachable(72)), ("environment", .nothing.reachable(0, 0)),
     ("result", .nothing.reachable(88)), ("thread-local", .nothing),

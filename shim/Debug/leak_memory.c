@@ -109,9 +109,10 @@ void keg_leak_release_faults(void) {
 
 // ---- what is resident ---------------------------------------------------------------
 
-enum { ENTRIES = 512 };  // of /proc/self/pagemap: 8 bytes a page, top bits present, swapped
+// Of /proc/self/pagemap: 8 bytes a page; bits 63 and 62: present, swapped; 61: a file's.
+enum { ENTRIES = 512 };
 
-void keg_leak_each_resident(uintptr_t start, uintptr_t end,
+void keg_leak_each_resident(uintptr_t start, uintptr_t end, bool is_file,
                             void (*body)(void *, uintptr_t, uintptr_t), void *context) {
   static uint64_t entries[ENTRIES];
   long file = keg_syscall6(257 /* openat */, -100, (long)"/proc/self/pagemap", 02000000, 0, 0, 0);
@@ -128,7 +129,7 @@ void keg_leak_each_resident(uintptr_t start, uintptr_t end,
       break;
     }
     for (long i = 0; i < got; i++, at += 4096) {
-      if (entries[i] >> 62) {
+      if (entries[i] >> 62 && !(is_file && entries[i] >> 61 & 1)) {
         if (!run) run = at;
       } else if (run) {
         body(context, run < start ? start : run, at);

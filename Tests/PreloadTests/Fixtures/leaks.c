@@ -297,6 +297,22 @@ static void mapped_shared(void) {
   void **page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   page[100] = malloc(72);
 }
+// Pages of every kind that were filled and then made read-only. Each holds a block.
+static void *in_data[1024] __attribute__((aligned(4096))) = {(void *)1};
+static void *in_bss[1024] __attribute__((aligned(4096)));
+static void sealed(void) {
+  int file = open("/proc/self/exe", O_RDONLY), memory = memfd_create("leaks", 0);
+  CHECK(ftruncate(memory, 4096) == 0);
+  void **pages[] = {
+      in_data, in_bss, mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+      mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0),
+      mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0)};
+  for (size_t i = 0; i < sizeof pages / sizeof *pages; i++) {
+    CHECK(pages[i] != MAP_FAILED);
+    pages[i][100] = malloc(72 << i % 4);
+    CHECK(mprotect(pages[i], 4096, PROT_READ) == 0);
+  }
+}
 static void mapped_large(void) {
   size_t size = (size_t)64 << 30;
   void **pages = mmap(NULL, size, PROT_READ | PROT_WRITE,
@@ -613,7 +629,8 @@ static const struct {
     {"ended-detached", ended_detached}, {"result", result}, {"argument-lost", argument_lost},
     {"heap-stack", heap_stack}, {"running", running}, {"defiant", defiant},
     {"main-left", main_left}, {"mapped", mapped}, {"mapped-shared", mapped_shared},
-    {"mapped-large", mapped_large}, {"mapped-holes", mapped_holes}, {"unmapped", unmapped},
+    {"sealed", sealed}, {"mapped-large", mapped_large},
+    {"mapped-holes", mapped_holes}, {"unmapped", unmapped},
     {"break", by_break}, {"closed", closed}, {"open", open_}, {"dynamic-tls", dynamic_tls},
     {"dynamic-tls-ended", dynamic_tls_ended}, {"moved", moved}, {"nothing-asked", nothing_asked},
     {"large", large}, {"aligned", aligned}, {"in-large", in_large},

@@ -63,8 +63,9 @@ extern void keg_leak_release_faults(void) KEG_LEAK_HIDDEN;
 extern long keg_leak_copy(uintptr_t *_Nonnull to, uintptr_t from, long words) KEG_LEAK_HIDDEN;
 
 /// Calls `body` with the start and end of the resident pages of [start, end), as far as
-/// the kernel tells: pages that were never touched are left out.
-extern void keg_leak_each_resident(uintptr_t start, uintptr_t end,
+/// the kernel tells: pages that were never touched are left out, and of a private mapping
+/// of a file (`is_file`) those that are still the file's.
+extern void keg_leak_each_resident(uintptr_t start, uintptr_t end, bool is_file,
                                    void (*_Nonnull body)(void *_Nullable context, uintptr_t start,
                                                          uintptr_t end),
                                    void *_Nullable context) KEG_LEAK_HIDDEN;
