@@ -38,9 +38,9 @@ bool keg_set_signal_watch(void) {
 }
 
 void keg_clear_signal_watch(void) {
-  if (keg_watch_offset == 0) return;
-  __atomic_store_n((uintptr_t *)(keg_thread_pointer() + (uintptr_t)keg_watch_offset), 0,
-                   __ATOMIC_RELAXED);
+  ptrdiff_t offset = __atomic_load_n(&keg_watch_offset, __ATOMIC_RELAXED);
+  if (offset == 0) return;
+  __atomic_store_n((uintptr_t *)(keg_thread_pointer() + (uintptr_t)offset), 0, __ATOMIC_RELAXED);
 }
 
 // The stack is other functions' memory: no sanitizer may look over our shoulder.
