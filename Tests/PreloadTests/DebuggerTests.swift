@@ -32,4 +32,21 @@ struct DebuggerTests {
     // gdb shows the innermost frame when it has read the file, and again in the backtrace.
     #expect(Array(functions(dumped.stdout).suffix(live.count)) == live, "\(dumped.report)")
   }
+
+  @Test(
+    "calls at gdb's prompt, in the form that the documentation gives",
+    arguments: [("keg_malloc", "keg_free", false), ("keg_debug_malloc", "keg_debug_free", true)])
+  func prompt(allocate: String, release: String, isDebug: Bool) throws {
+    if isDebug, !DebugLibrary.isUsable { return }
+    let library = isDebug ? DebugLibrary.path : Library.path
+    let program = try Fixture.build("corruption")
+    let outcome = try run(
+      ["gdb", "-batch", "-nx", "-ex", "set environment LD_PRELOAD=\(library)", "-ex", "break main", "-ex", "run",
+        "-ex", "set $block = ((char *(*)(long))\(allocate))(5)", "-ex", "print $block != 0",
+        "-ex", "call ((void (*)(void *))\(release))($block)", "-ex", "print 42", "--args", program],
+      preload: false)
+    let lines = outcome.stdout.split(separator: "\n")
+    #expect(lines.contains("$1 = 1") && lines.contains("$2 = 42"), "\(outcome.report)")
+    #expect(!outcome.stdout.contains("signaled") && !outcome.stderr.contains("signaled"), "\(outcome.report)")
+  }
 }

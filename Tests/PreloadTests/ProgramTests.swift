@@ -13,9 +13,11 @@ import Testing
 ///   - isDebug: with the debug library, which must find nothing but leaks; those of other
 ///     people's programs are real.
 ///   - knownBug: a class of findings that the program is known to deserve.
+///   - knownComplaint: a part of lines that the program may write to stderr because of it.
 func expectSameOutput(
   _ script: String, needs programs: [String], environment: [String: String?] = [:],
-  isDebug: Bool = false, knownBug: String = "-", timeout: Double = 120, sourceLocation: SourceLocation = #_sourceLocation
+  isDebug: Bool = false, knownBug: String = "-",
+  knownComplaint: String? = nil, timeout: Double = 120, sourceLocation: SourceLocation = #_sourceLocation
 ) throws {
   for program in programs where findProgram(program) == nil {
     print("skipped \(script): \(program) is not installed")
@@ -39,7 +41,11 @@ func expectSameOutput(
   try #require(
     without.succeeded, "\(script) fails without the library: \(without.report)",
     sourceLocation: sourceLocation)
-  let with = try outcome(preload: true)
+  var with = try outcome(preload: true)
+  if let knownComplaint {
+    with.stderr = with.stderr.split(separator: "\n", omittingEmptySubsequences: false)
+      .filter { !$0.contains(knownComplaint) }.joined(separator: "\n")
+  }
   let same =
     with.status == without.status && with.stdout == without.stdout && with.stderr == without.stderr
   with.expect(same, "\(script), expected \(without.report)\nbut got", sourceLocation)
@@ -164,11 +170,12 @@ struct LongProgramTests {
       ("stress-ng", ["stress-ng"]), ("swiftc", ["swiftc"]),
     ])
   func debug(script: String, needs: [String]) throws {
-    // stress-ng 0.15 notes a block's address in it, also in blocks of 0 and 6 bytes;
-    // valgrind sees the same.
+    // stress-ng 0.15 notes a block's address in it, also in blocks of 0 and 6 bytes, as
+    // valgrind sees, too. It misses what it wrote behind one when the slot there is used.
+    let isStress = script == "stress-ng"
     try expectSameOutput(
-      script, needs: needs, isDebug: true, knownBug: script == "stress-ng" ? "overflow" : "-",
-      timeout: 600)
+      script, needs: needs, isDebug: true, knownBug: isStress ? "overflow" : "-",
+      knownComplaint: isStress ? "does not contain correct value" : nil, timeout: 600)
   }
 
   @Test("redis-server under redis-benchmark")
