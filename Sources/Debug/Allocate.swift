@@ -99,7 +99,16 @@ func allocate(
 }
 
 /// What `allocate` does between `enterDebug` and `leaveDebug`. 0: no memory.
+@inline(__always)
 func allocateItem(
+  _ size: UInt, _ alignment: UInt, _ kind: AllocationKind, _ zeroed: Bool
+) -> UInt {
+  let item = allocatePlainly(size, alignment, kind, zeroed)
+  return _fastPath(item != 0) ? item : allocateOther(size, alignment, kind, zeroed)
+}
+
+@inline(never)
+private func allocateOther(
   _ size: UInt, _ alignment: UInt, _ kind: AllocationKind, _ zeroed: Bool
 ) -> UInt {
   let thread = keg_debug_thread()
@@ -163,18 +172,8 @@ private func allocateInSlab(
   let index = keg.slot(of: slot, in: slab)
   let item = Item(
     record: slab.record(index), slot: slot, capacity: keg.pointee.layout.stride, slab: slab)
-  // It has left the caches: it is loaded while the stack is walked, the next one until
-  // somebody asks for it.
+  // It has left the caches: it is loaded while the stack is walked.
   item.prefetch()
-  let next = Core.nextSlot(bytes)
-  if _fastPath(next != 0) {
-    let nextIndex = keg.slot(of: next, in: slab)
-    let isNear = _fastPath(nextIndex < keg.pointee.layout.itemCount)
-    Item(
-      record: slab.record(isNear ? nextIndex : index), slot: next, capacity: item.capacity,
-      slab: slab
-    ).prefetch()
-  }
   let stack = startStack()
   prepare(item, index)
   settle(item, size, alignment, leftZone, kind, zeroed, stack)
@@ -198,8 +197,8 @@ private func takeSlot(_ bytes: UInt, _ alignment: UInt) -> UInt {
 }
 
 /// Sees to it that the slot's contents are known, and checks those that were.
-@inline(__always)
-private func prepare(_ item: Item, _ index: UInt) {
+@inline(never)
+func prepare(_ item: Item, _ index: UInt) {
   let state = item.record.state
   if _fastPath(state == .freed || state == .free) { return checkFree(item) }
   if state == .untouched || state == .preparing { return prepareUntouched(item, index) }
@@ -287,7 +286,7 @@ private func claim(_ record: RecordPointer) -> Bool {
 }
 
 /// Makes a checked slot the program's.
-@inline(__always)
+@inline(never)
 func settle(
   _ item: Item, _ size: UInt, _ alignment: UInt, _ leftZone: UInt, _ kind: AllocationKind,
   _ zeroed: Bool, _ stack: PendingStack

@@ -22,19 +22,14 @@ enum Occasion {
 }
 
 /// Checks both zones of an item that is the program's or was just freed by it.
-@inline(__always)
+@inline(never)
 func checkZones(_ item: Item, _ occasion: Occasion) {
-  if _fastPath(item.slab != nil && item.record.sharesZones),
-    _fastPath(occasion != .freeing || isZone(item.slot &- leastRightZone, item.slot)),
-    _fastPath(isZone(item.slot &+ item.record.size, item.end))
+  if item.slab != nil, item.record.sharesZones,
+    occasion != .freeing || isZone(item.slot &- leastRightZone, item.slot),
+    isZone(item.slot &+ item.record.size, item.end)
   {
     return
   }
-  checkAllZones(item, occasion)
-}
-
-@inline(never)
-private func checkAllZones(_ item: Item, _ occasion: Occasion) {
   if _slowPath(item.isGuarded) { return checkGuardedZones(item, occasion) }
   // Of a shared zone only a free looks at the end that is the item's: the whole of it is
   // checked with the item before. That one's memory need not be in the cache.
@@ -48,21 +43,13 @@ private func checkAllZones(_ item: Item, _ occasion: Occasion) {
 }
 
 /// Checks an item that nobody may use: its zones and the trash between them.
-@inline(__always)
-func checkFree(_ item: Item) {
-  if _fastPath(item.slab != nil && item.record.sharesZones) {
-    let userEnd = item.slot &+ item.record.size
-    if _fastPath(isZone(userEnd, item.end)),
-      _fastPath(!item.record.hasTrash || isTrash(Trash.freed, item.slot, userEnd))
-    {
-      return
-    }
-  }
-  checkAllOfFree(item)
-}
-
 @inline(never)
-private func checkAllOfFree(_ item: Item) {
+func checkFree(_ item: Item) {
+  if item.slab != nil, item.record.sharesZones, item.record.hasTrash,
+    isTrashAndZone(item.slot, item.record.size, item.end)
+  {
+    return
+  }
   if _slowPath(item.slab == nil), item.record.isPurged { return checkPurged(item) }
   checkZones(item, .reusing)
   if item.record.hasTrash, let damage = damageOfTrash(Trash.freed, item.user, item.userEnd) {

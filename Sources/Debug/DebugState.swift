@@ -49,6 +49,8 @@ struct DebugState: ~Copyable {
   /// Counts of threads that have ended.
   var counts: Counts
   var isTrashing: Bool
+  /// Whether no option asks for more of a malloc than the default mode does.
+  var isPlain: Bool
   /// Whether `mtbf` or `limit` is set.
   var isFailing: Bool
   /// One allocation in so many is checked.
@@ -111,6 +113,7 @@ struct DebugState: ~Copyable {
     threadPool = nil
     counts = Counts()
     isTrashing = true
+    isPlain = false
     isFailing = false
     sampleEvery = 1
     start = 0
@@ -210,6 +213,9 @@ private func bootDebug() -> Bool {
   installFaultHandler()
   bootZoneChecks()
   bootProfile()
+  debug.pointee.isPlain =
+    debug.pointee.isTrashing && !debug.pointee.isFailing && debug.pointee.sampleEvery == 1
+    && debug.pointee.guardChoice.which == .none && !debug.pointee.profile.isOn
   keg_debug_set_running()
   debugBootLock.unlock()
   var hooks = keg_debug_hooks(

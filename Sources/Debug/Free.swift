@@ -73,7 +73,9 @@ func deallocateItem(_ address: UInt, _ claim: Claim) {
         record: record, slot: slab.pointee.base &+ index &* stride, capacity: stride, slab: slab)
       item.prefetch()
       keg_prefetch(item.slot &- leastRightZone)
-      return deallocate(item, address, claim, startStack())
+      let stack = startStack()
+      if _fastPath(freePlainly(item, address, claim, stack)) { return }
+      return deallocate(item, address, claim, stack)
     }
   }
   deallocateOther(address, claim)
@@ -87,6 +89,7 @@ private func deallocateOther(_ address: UInt, _ claim: Claim) {
   deallocate(item, address, claim, startStack())
 }
 
+@inline(never)
 private func deallocate(_ item: Item, _ address: UInt, _ claim: Claim, _ stack: PendingStack) {
   let record = item.record
   if item.user != address || record.state != .live {

@@ -36,6 +36,9 @@ struct GuardSlot: ~Copyable {
   var offset: UInt
   /// Of a freed item: its pages may hold something, as the kernel did not take them.
   var isDirty: Bool
+  /// A write outside of the item has been reported that faulted: what it did to the item's
+  /// red zone is no second finding.
+  var hasFaulted: Bool
 
   static var byteCount: UInt { 64 }
 }
@@ -154,6 +157,7 @@ struct GuardArena: ~Copyable {
     livePages &+= pages
     liveItems &+= 1
     guarded &+= 1
+    slot(at: page).pointee.hasFaulted = false
     return (slot(at: page), start &+ page &* Self.page)
   }
 

@@ -81,6 +81,7 @@ private func heldItem(near address: UInt, _ registers: InlineArray<17, UInt>) ->
   return best
 }
 
+/// What an access to a page that faults is, or one by a system call.
 func guardFinding(_ address: UInt, _ item: Item, _ isWrite: Bool) -> Finding {
   let kind: FindingClass
   let phrase: StaticString
@@ -96,6 +97,11 @@ func guardFinding(_ address: UInt, _ item: Item, _ isWrite: Bool) -> Finding {
   }
   var finding = Finding(kind, phrase, at: address, item)
   finding.access = isWrite ? .write : .read
+  if isWrite, kind != .useAfterFree {
+    // What it has written already, in the gap between block and page.
+    finding.damage = kind == .underflow ? damageBefore(item) : damageBehind(item)
+    noteFault(item)
+  }
   return finding
 }
 

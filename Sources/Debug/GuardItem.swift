@@ -209,17 +209,31 @@ func retireGuarded(_ item: Item, _ stack: PendingStack) {
   debug.pointee.guardLock.unlock()
 }
 
-/// Checks the open side of a guarded item.
+/// Damage to the red zone before a guarded item, and to the one behind it: one of them is
+/// the open side, the other the gap that an alignment leaves.
+func damageBefore(_ item: Item) -> Damage? {
+  damageOfZone(item.user &- min(item.user &- item.slot, GuardArena.page), item.user)
+}
+
+func damageBehind(_ item: Item) -> Damage? {
+  damageOfZone(item.userEnd, min(item.end, item.userEnd &+ GuardArena.page))
+}
+
+/// Notes that a write past the bounds of a guarded item is reported before it is made.
+func noteFault(_ item: Item) {
+  item.record.address.pointer(to: GuardSlot.self).pointee.hasFaulted = true
+}
+
+/// Checks the red zones of a guarded item.
 @inline(never)
 func checkGuardedZones(_ item: Item, _ occasion: Occasion) {
-  let left = item.user &- min(item.user &- item.slot, GuardArena.page)
-  if let damage = damageOfZone(left, item.user) {
+  if item.record.address.pointer(to: GuardSlot.self).pointee.hasFaulted { return }
+  if let damage = damageBefore(item) {
     reportDamage(.underflow, damage, item, occasion)
-    writeZone(left, item.user)
+    writeZone(damage.start, item.user)
   }
-  let right = min(item.end, item.userEnd &+ GuardArena.page)
-  if let damage = damageOfZone(item.userEnd, right) {
+  if let damage = damageBehind(item) {
     reportDamage(.overflow, damage, item, occasion)
-    writeZone(item.userEnd, right)
+    writeZone(item.userEnd, min(item.end, item.userEnd &+ GuardArena.page))
   }
 }

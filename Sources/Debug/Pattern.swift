@@ -5,16 +5,26 @@
 //   allocated   0xbaddcafe   (libumem, L11)          of fresh memory
 //
 // A byte of a red zone is 0x80 … 0xbf: never the NUL that ends a string one byte too
-// far, never a letter, never -1. Everything goes by aligned words; the first and the
-// last are masked, so that a zone may begin and end at any byte.
+// far, never a letter, never -1. One hash makes two words, as zones end at multiples of
+// 16. Everything goes by aligned words; the first and the last are masked, so that a zone
+// may begin and end at any byte.
 
 import Base
+
+private var zoneFactor: UInt { 0x9E37_79B9_7F4A_7C15 }
+/// What the second word of 16 bytes of red zone differs from the first in.
+private var zoneFlip: UInt { 0x152A_330F_2C19_0D3E }
+
+/// The first of two words, of the number of its 16 bytes times `zoneFactor`.
+@inline(__always)
+private func spread(_ product: UInt) -> UInt {
+  (product ^ (product &>> 32)) & 0x3F3F_3F3F_3F3F_3F3F | 0x8080_8080_8080_8080
+}
 
 /// The word of the red zone at `address`, a multiple of 8.
 @inline(__always)
 func zoneWord(_ address: UInt) -> UInt {
-  let hash = (address &>> 3) &* 0x9E37_79B9_7F4A_7C15
-  return (hash ^ (hash &>> 32)) & 0x3F3F_3F3F_3F3F_3F3F | 0x8080_8080_8080_8080
+  spread((address &>> 4) &* zoneFactor) ^ (zoneFlip & (0 &- (address &>> 3 & 1)))
 }
 
 enum Trash {
@@ -81,18 +91,56 @@ private func writeCutTrash(_ trash: UInt, _ start: UInt, _ end: UInt) {
   forEachWord(start, end, part: { write(trash, $1, at: $0) }, full: { $0.word = trash })
 }
 
-/// Whether [start, end) is red zone still. - Precondition: `end` is a multiple of 8, and
-/// the zone is not empty.
+/// In what 16 bytes differ from the red zone.
+@inline(__always)
+private func pairDifference(_ address: UInt, _ product: UInt) -> UInt {
+  let first = spread(product)
+  return (address.word ^ first) | ((address &+ 8).word ^ (first ^ zoneFlip))
+}
+
+/// Whether [start, end) is red zone still. - Precondition: `end` is a multiple of 16, and
+/// the zone has 16 bytes at least.
 @inline(__always)
 func isZone(_ start: UInt, _ end: UInt) -> Bool {
-  var address = start & ~7
-  var difference = (address.word ^ zoneWord(address)) & maskFrom(start)
-  address = address &+ 8
-  while address < end {
-    difference |= address.word ^ zoneWord(address)
-    address = address &+ 8
+  var at = end &- 16
+  var product = (at &>> 4) &* zoneFactor
+  var difference = pairDifference(at, product)
+  while at &- start >= 16 {
+    at = at &- 16
+    product = product &- zoneFactor
+    difference |= pairDifference(at, product)
   }
-  return difference == 0
+  if at == start { return difference == 0 }
+  // The word that `start` lies in, and one behind it that is in the same 16 bytes.
+  let first = spread(product &- zoneFactor)
+  let second = (at &- 8).word ^ (first ^ zoneFlip)
+  if start & 8 != 0 { return difference | (second & maskFrom(start)) == 0 }
+  return difference | second | (((at &- 16).word ^ first) & maskFrom(start)) == 0
+}
+
+/// Whether the 16 bytes before a slot and what is behind its `size` bytes are red zone.
+@inline(never)
+func areZones(_ slot: UInt, _ size: UInt, _ end: UInt) -> Bool {
+  let before = pairDifference(slot &- 16, (slot &- 16) &>> 4 &* zoneFactor)
+  return before == 0 && isZone(slot &+ size, end)
+}
+
+/// Whether a slot holds `size` bytes of the trash of freed memory, and red zone behind.
+@inline(never)
+func isTrashAndZone(_ slot: UInt, _ size: UInt, _ end: UInt) -> Bool {
+  var difference: UInt = 0
+  var at = slot
+  let whole = slot &+ (size & ~15)
+  while at != whole {
+    difference |= (at.word ^ Trash.freed) | ((at &+ 8).word ^ Trash.freed)
+    at = at &+ 16
+  }
+  if size & 8 != 0 {
+    difference |= at.word ^ Trash.freed
+    at = at &+ 8
+  }
+  if size & 7 != 0 { difference |= (at.word ^ Trash.freed) & ~maskFrom(size) }
+  return difference == 0 && isZone(slot &+ size, end)
 }
 
 /// Whether [start, end) is trash still. - Precondition: `start` is a multiple of 8 and not above `end`.
@@ -108,6 +156,28 @@ func isTrash(_ trash: UInt, _ start: UInt, _ end: UInt) -> Bool {
   }
   if end & 7 != 0 { difference |= ((end & ~7).word ^ trash) & ~maskFrom(end) }
   return difference == 0
+}
+
+/// The same as `writeTrash`, for few bytes from a multiple of 16 on.
+@inline(__always)
+func writeFewTrash(_ trash: UInt, _ start: UInt, _ size: UInt) {
+  let two = SIMD2<UInt>(repeating: trash)
+  var at = start
+  let whole = start &+ (size & ~31)
+  while at != whole {
+    at.pointer(to: SIMD2<UInt>.self).pointee = two
+    (at &+ 16).pointer(to: SIMD2<UInt>.self).pointee = two
+    at = at &+ 32
+  }
+  if size & 16 != 0 {
+    at.pointer(to: SIMD2<UInt>.self).pointee = two
+    at = at &+ 16
+  }
+  if size & 8 != 0 {
+    at.word = trash
+    at = at &+ 8
+  }
+  if size & 7 != 0 { write(trash, ~maskFrom(size), at: at) }
 }
 
 /// A run of bytes that are not what they were.

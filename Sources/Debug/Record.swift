@@ -82,7 +82,7 @@ typealias RecordPointer = UnsafeMutablePointer<Record>
 
 extension UnsafeMutablePointer where Pointee == Record {
   @inline(__always)
-  private var word: UInt32 {
+  var word: UInt32 {
     get { pointee.meta.load(ordering: .relaxed) }
     nonmutating set { pointee.meta.store(newValue, ordering: .releasing) }
   }
@@ -137,6 +137,41 @@ extension UnsafeMutablePointer where Pointee == Record {
   func setSize(_ size: UInt, by thread: UInt32) {
     if _slowPath(size >= Record.wide) { (address &+ Record.byteCount).word = size }
     pointee.sizeAndThreads = min(size, Record.wide) | (UInt(thread) & Record.threadMask) &<< 20
+  }
+
+  // For PlainItem.swift, which reads and writes whole words. Words of items that share
+  // zones, so that their sizes are in `sizeAndThreads`:
+
+  /// What tells how an item lies: state, kind, isGuarded, hasNoLeftZone.
+  static var placeMask: UInt32 { 0x903F }
+  static var sharesZonesBits: UInt32 { 0x8000 }
+  static var hasTrashBit: UInt32 { 0x4000 }
+  static var stateMask: UInt32 { 7 }
+
+  @inline(__always)
+  var sharedSize: UInt { pointee.sizeAndThreads & Record.wide }
+
+  /// The words of a live item of the usual alignment, but for the stack.
+  @inline(__always)
+  func setPlain(_ size: UInt, by thread: UInt32, at time: UInt32) {
+    pointee.sizeAndThreads = size | (UInt(thread) & Record.threadMask) &<< 20
+    pointee.allocationTime = time
+    pointee.freeStack = 0
+  }
+
+  @inline(__always)
+  func setFreed(by thread: UInt32, _ stack: StackID) {
+    pointee.sizeAndThreads = pointee.sizeAndThreads & ~(Record.threadMask &<< 42) | UInt(thread) &<< 42
+    pointee.freeStack = stack
+  }
+
+  /// Makes a live item with this `word` a busy one. False: it has another word by now.
+  @inline(__always)
+  func makeBusy(_ word: UInt32) -> Bool {
+    pointee.meta.compareExchange(
+      expected: word, desired: word & ~Self.stateMask | ItemState.busy.rawValue,
+      ordering: .acquiringAndReleasing
+    ).exchanged
   }
 
   /// Whether the item lies between guard pages, and the record in a GuardSlot.

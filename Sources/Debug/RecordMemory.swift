@@ -1,7 +1,7 @@
 // RecordMemory.swift: arrays of records, one for each slab that holds checked items.
 //
 // Arrays are cut from metadata and come back when their slab goes, to a free list of
-// their size: by 64 bytes up to a page, by pages above.
+// their size: by 64 bytes up to 16 KiB, by pages above.
 //
 //   slab goes ─▶ DebugState.returnedRecords ─▶ free list ─▶ slab is made
 //                no lock: the core may hold its own, which a fork takes after ours
@@ -18,20 +18,22 @@ import Synchronization
 
 struct RecordMemory: ~Copyable {
   /// Free arrays, linked through their first word.
-  private var small: InlineArray<65, UInt> = InlineArray(repeating: 0)
+  private var small: InlineArray<257, UInt> = InlineArray(repeating: 0)
   private var large: InlineArray<1025, UInt> = InlineArray(repeating: 0)
+
+  private static var smallLimit: UInt { 16384 }
 
   init() {}
 
   /// Bytes for a number of records, rounded up so that arrays can be reused.
   private static func byteCount(_ count: UInt) -> UInt {
     let bytes = count &* Record.byteCount
-    return bytes <= 4096 ? bytes.roundedUp(to: 64) : bytes.roundedUp(to: 4096)
+    return bytes <= smallLimit ? bytes.roundedUp(to: 64) : bytes.roundedUp(to: 4096)
   }
 
   mutating func take(_ count: UInt) -> UInt {
     let bytes = Self.byteCount(count)
-    if bytes <= 4096 {
+    if bytes <= Self.smallLimit {
       let i = Int(bitPattern: bytes / 64)
       if small[i] != 0 {
         let array = small[i]
@@ -54,7 +56,7 @@ struct RecordMemory: ~Copyable {
 
   mutating func give(_ array: UInt, _ count: UInt) {
     let bytes = Self.byteCount(count)
-    if bytes <= 4096 {
+    if bytes <= Self.smallLimit {
       let i = Int(bitPattern: bytes / 64)
       array.word = small[i]
       small[i] = array

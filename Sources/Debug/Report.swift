@@ -78,8 +78,7 @@ struct ReportText: ~Copyable {
   mutating func send(to descriptor: Int32) {
     if used == Int(KEG_REPORT_BYTES) { keg_report_buffer()[used &- 1] = 10 }
     if descriptor >= 0 {
-      _ = keg_syscall6(
-        Int(KEG_SYS_write), Int(descriptor), Int(bitPattern: keg_report_buffer()), used, 0, 0, 0)
+      keg_debug_write(descriptor, keg_report_buffer(), UInt(bitPattern: used))
     }
     used = 0
   }

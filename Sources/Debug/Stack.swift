@@ -168,15 +168,46 @@ func captureStack() -> StackID { finishStack(startStack()) }
 /// until `finishStack`, which must follow, is captured without its record.
 @inline(never)
 func startStack() -> PendingStack {
-  guard stacksAreUp else { return PendingStack() }
+  let address = keg_get_stack_record()
+  if _slowPath(address <= recordGone) { return startFirstStack() }
   let start = callerOfLibrary(keg_frame_pointer())
-  guard let record = record(), !record.pointee.isBusy else {
-    return PendingStack(id: capturePlainly(start))
-  }
-  if stacks.pointee.mode == UnwindMode.libunwind { return PendingStack(id: captureCompletely()) }
+  let record = address.pointer(to: StackRecord.self)
+  if _slowPath(record.pointee.isBusy) { return PendingStack(id: capturePlainly(start)) }
   record.pointee.isBusy = true
   keg_compiler_barrier()
-  let pending = walk(start, record)
+  let captures = record.pointee.captures &+ 1
+  record.pointee.captures = captures
+  let id = record.findShortcut(start, key: stacks.pointee.rows.key(start.pc))
+  if _fastPath(id != 0), _fastPath(captures & 8191 != 0) {
+    keg_compiler_barrier()
+    record.pointee.isBusy = false
+    return PendingStack(id: id)
+  }
+  return startWalk(start, record, id)
+}
+
+/// The same without a record.
+@inline(never)
+private func startFirstStack() -> PendingStack {
+  guard stacksAreUp else { return PendingStack() }
+  let start = callerOfLibrary(keg_frame_pointer())
+  guard let record = makeRecord() else { return PendingStack(id: capturePlainly(start)) }
+  record.pointee.isBusy = true
+  return startWalk(start, record, 0)
+}
+
+/// The same with the record, which is busy.
+/// - Parameter shortcut: what a shortcut says; 0: there is none.
+@inline(never)
+private func startWalk(
+  _ start: StackCursor, _ record: UnsafeMutablePointer<StackRecord>, _ shortcut: StackID
+) -> PendingStack {
+  var pending = PendingStack()
+  if stacks.pointee.mode == UnwindMode.libunwind {
+    pending.id = captureCompletely()
+  } else {
+    pending = walk(start, record, shortcut)
+  }
   if pending.hash == 0 {
     keg_compiler_barrier()
     record.pointee.isBusy = false
@@ -230,16 +261,10 @@ private func makeRecord() -> UnsafeMutablePointer<StackRecord>? {
 
 @inline(__always)
 private func walk(
-  _ start: StackCursor, _ record: UnsafeMutablePointer<StackRecord>
+  _ start: StackCursor, _ record: UnsafeMutablePointer<StackRecord>, _ shortcut: StackID
 ) -> PendingStack {
   let depth = stacks.pointee.depth
   let rows = withUnsafeMutablePointer(to: &stacks.pointee.rows) { $0 }
-  let key = rows.pointee.key(start.pc)
-  record.pointee.captures = record.pointee.captures &+ 1
-  let shortcut = record.findShortcut(start, key: key, depth: depth)
-  if let shortcut, _fastPath(record.pointee.captures & 8191 != 0) {
-    return PendingStack(id: shortcut)
-  }
   guard record.update(from: start, depth: depth, rows: rows) else {
     return PendingStack(id: capturePlainly(start))
   }
@@ -248,8 +273,8 @@ private func walk(
   if hash == record.pointee.lastHash { return PendingStack(id: record.pointee.lastID) }
   stacks.pointee.depot.prefetch(hash)
   record.pointee.start = start
-  record.pointee.key = key
-  if let shortcut { return PendingStack(id: compare(shortcut, hash, record)) }
+  record.pointee.key = rows.pointee.key(start.pc)
+  if shortcut != 0 { return PendingStack(id: compare(shortcut, hash, record)) }
   return PendingStack(hash: hash)
 }
 
@@ -257,17 +282,20 @@ private func walk(
 @inline(never)
 private func identify(_ hash: UInt64) -> StackID {
   let record = keg_get_stack_record().pointer(to: StackRecord.self)
-  var id = stacks.pointee.depot.find(hash)
+  let recent = record.recent(hash)
+  var id = recent.pointee.hash == hash ? recent.pointee.id : stacks.pointee.depot.find(hash)
   if id == 0 {
     id = record.store(hash, depth: stacks.pointee.depth, in: stacks.pointee.depot)
   } else {
     record.own(id, depth: stacks.pointee.depth)
   }
+  recent.pointee = RecentStack(hash: hash, id: id)
   record.pointee.lastHash = hash
   record.pointee.lastID = id
   if id != 0 {
     let rows = withUnsafeMutablePointer(to: &stacks.pointee.rows) { $0 }
-    record.addShortcut(record.pointee.start, key: record.pointee.key, id, rows: rows)
+    record.addShortcut(
+      record.pointee.start, key: record.pointee.key, id, depth: stacks.pointee.depth, rows: rows)
   }
   keg_compiler_barrier()
   record.pointee.isBusy = false
@@ -291,94 +319,6 @@ func withFrames<Result>(
   var span = frames.mutableSpan
   // Never nil: 64 words.
   return span.withUnsafeMutableBufferPointer { body($0.baseAddress.unsafelyUnwrapped) }
-}
-
-/// A capture without a record.
-@inline(never)
-private func capturePlainly(_ start: StackCursor) -> StackID {
-  var frames = FrameBuffer(repeating: 0)
-  return withFrames(&frames) { buffer in
-    let count = walk(start, into: buffer, limit: stacks.pointee.depth)
-    return count < 0 ? captureCompletely() : store(buffer, count)
-  }
-}
-
-func store(_ frames: UnsafeMutablePointer<UInt>, _ count: Int) -> StackID {
-  if count == 0 { return 0 }
-  let hash = StackHash.of(frames, count: count)
-  let id = stacks.pointee.depot.find(hash)
-  return id != 0 ? id : stacks.pointee.depot.store(hash, frames, count: count)
-}
-
-/// Walks from `start` with nothing but rows.
-/// - Returns: how many frames there were, or -1 when all registers are needed.
-func walk(_ start: StackCursor, into frames: UnsafeMutablePointer<UInt>, limit: Int) -> Int {
-  var cursor = start
-  var readable = ReadableRange()
-  var count = 0
-  while count < limit {
-    let row = stacks.pointee.rows.row(cursor.pc)
-    // What a handler returns to starts at its return address, with nothing before it.
-    let isSignal = row.kind == StackRow.Kind.signal.rawValue
-    frames[count] = isSignal ? cursor.pc &+ 1 : cursor.pc
-    count &+= 1
-    switch cursor.step(row, &readable) {
-    case .caller, .signal: break
-    case .end: return count
-    case .complex: return -1
-    }
-  }
-  return count
-}
-
-/// A capture with all registers, by libunwind if that was chosen.
-@inline(never)
-func captureCompletely() -> StackID {
-  var cursor = FullCursor()
-  readRegisters(&cursor.registers)
-  return storeCompletely(&cursor)
-}
-
-@inline(__always)
-func readRegisters(_ registers: inout InlineArray<17, UInt>) {
-  var span = registers.mutableSpan
-  span.withUnsafeMutableBufferPointer { keg_read_registers($0.baseAddress.unsafelyUnwrapped) }
-}
-
-func storeCompletely(_ cursor: inout FullCursor) -> StackID {
-  var frames = FrameBuffer(repeating: 0)
-  return withFrames(&frames) { buffer in
-    store(buffer, walkCompletely(&cursor, into: buffer, limit: stacks.pointee.depth))
-  }
-}
-
-/// Walks with all registers; frames of ours at the start are left out.
-func walkCompletely(
-  _ cursor: inout FullCursor, into frames: UnsafeMutablePointer<UInt>, limit: Int
-) -> Int {
-  if stacks.pointee.mode == UnwindMode.libunwind,
-    let count = walkByLibunwind(cursor.registers, into: frames, limit: limit)
-  {
-    return count
-  }
-  var count = 0
-  while count < limit {
-    let pc = cursor.pc
-    if count > 0 || !isOurs(pc) {
-      frames[count] = stacks.pointee.rows.row(pc).kind == StackRow.Kind.signal.rawValue
-        ? pc &+ 1 : pc
-      count &+= 1
-    }
-    if !cursor.step() { break }
-  }
-  return count
-}
-
-/// How many frames at the start are ours.
-func leadingFramesOfOurs(_ frames: UnsafeMutablePointer<UInt>, _ count: Int) -> Int {
-  var ours = 0
-  while ours < count, isOurs(frames[ours]) { ours &+= 1 }
-  return ours
 }
 
 // MARK: - Reading

@@ -7,7 +7,7 @@
 //   table   | hash's upper 35 bits, id |  ·  | …     open addressing, at most 3/4 full
 //                                  │
 //   chunks  |hash's lower 32|n|skip|Δ Δ …|id of another|…
-//           ▲ id × 8
+//           ▲ id × 4
 //
 //   Δ      address minus the one before, in groups of seven bits, about 4 bytes a frame
 //   skip   0: these n frames are all; else they are followed by what the other stack has
@@ -48,9 +48,9 @@ struct StackDepot: ~Copyable {
   }
 
   static var chunkBytes: UInt { 1 << 20 }
-  static var chunkShift: UInt { 17 }
-  /// 4 GiB of stacks.
-  static var chunkLimit: UInt { 4096 }
+  static var chunkShift: UInt { 18 }
+  /// 2 GiB of stacks.
+  static var chunkLimit: UInt { 2048 }
   static var firstSlots: UInt { 2048 }
   static var greatestDepth: Int { 128 }
 
@@ -58,7 +58,7 @@ struct StackDepot: ~Copyable {
   /// Addresses of the chunks, 0: not mapped. Written once each, by compare-and-swap.
   private let chunks: UnsafeMutablePointer<Atomic<UInt>>
   private let table: Atomic<UInt>
-  /// The next free place, in units of 8 bytes from the first chunk's start. Starts at
+  /// The next free place, in units of 4 bytes from the first chunk's start. Starts at
   /// 1, for 0 is no stack.
   private let front: Atomic<UInt>
   /// 1 while a thread grows the table.
@@ -79,7 +79,7 @@ struct StackDepot: ~Copyable {
   var count: UInt { stored.load(ordering: .relaxed) }
 
   /// Bytes of text.
-  var textBytes: UInt { front.load(ordering: .relaxed) &* 8 }
+  var textBytes: UInt { front.load(ordering: .relaxed) &* 4 }
 
   /// In a forked child: its parent's other threads are not here to end their work.
   func forgetOthers() { growing.store(0, ordering: .releasing) }
@@ -179,6 +179,9 @@ struct StackDepot: ~Copyable {
     if old != 0 {
       var index: UInt = 0
       while index <= old.pointer(to: Table.self).pointee.mask {
+        // The texts lie anywhere.
+        let ahead = slot(old, (index &+ 16) & (slots / 2 &- 1)).pointee.load(ordering: .relaxed)
+        if ahead != 0 { keg_prefetch(text(Self.id(ahead))) }
         let slot = slot(old, index).pointee.load(ordering: .acquiring)
         if slot != 0 {
           let id = Self.id(slot)
@@ -210,7 +213,7 @@ struct StackDepot: ~Copyable {
   /// Where the text of a stack lies; 0: nowhere.
   private func text(_ id: StackID) -> UInt {
     let chunk = chunks[Int(id >> UInt32(Self.chunkShift))].load(ordering: .acquiring)
-    return chunk == 0 ? 0 : chunk &+ (UInt(id) & (1 << Self.chunkShift &- 1)) &* 8
+    return chunk == 0 ? 0 : chunk &+ (UInt(id) & (1 << Self.chunkShift &- 1)) &* 4
   }
 
   /// Calls `body` with the addresses of a stack, innermost first.
@@ -254,7 +257,7 @@ struct StackDepot: ~Copyable {
       last = frames[i]
       i &+= 1
     }
-    guard let place = takeRoom((size &+ 7) / 8) else { return nil }
+    guard let place = takeRoom((size &+ 3) / 4) else { return nil }
     var at = text(StackID(truncatingIfNeeded: place))
     at.pointer(to: UInt32.self).pointee = UInt32(truncatingIfNeeded: hash)
     at = at &+ 4
@@ -296,7 +299,7 @@ struct StackDepot: ~Copyable {
     return UInt(bitPattern: 71 &- magnitude.leadingZeroBitCount) / 7
   }
 
-  /// Room for `units` of 8 bytes within one chunk, as an id.
+  /// Room for `units` of 4 bytes within one chunk, as an id.
   private func takeRoom(_ units: UInt) -> UInt? {
     let perChunk: UInt = 1 << Self.chunkShift
     var place = front.load(ordering: .relaxed)

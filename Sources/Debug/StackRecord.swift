@@ -47,7 +47,14 @@ struct StackFrame {
   }
 }
 
+/// A stack that the thread had lately: nearer than the depot's table.
+struct RecentStack {
+  var hash: UInt64 = 0
+  var id: StackID = 0
+}
+
 struct StackRecord: ~Copyable {
+  static var recentCount: Int { 2048 }
   static var capacity: Int { 256 }
   /// With room for the frames of a walk under way, twice the greatest depth.
   static var frameRoom: Int { capacity &+ 128 }
@@ -55,6 +62,7 @@ struct StackRecord: ~Copyable {
     UInt(
       bitPattern: headerBytes &+ frameRoom &* MemoryLayout<StackFrame>.stride
         &+ StackShortcut.count &* MemoryLayout<StackShortcut>.stride
+        &+ recentCount &* MemoryLayout<RecentStack>.stride
     ).roundedUp(to: 64)
   }
   /// The struct itself, in whole cache lines.
@@ -152,6 +160,13 @@ extension UnsafeMutablePointer where Pointee == StackRecord {
   ) -> UnsafeMutablePointer<StackFrame>? {
     if inner < outer { return nil }
     var frame = inner
+    while frame >= outer + 3 {
+      if _slowPath(frame.pointee.place.word != frame.pointee.address) { return frame }
+      if _slowPath((frame - 1).pointee.place.word != (frame - 1).pointee.address) { return frame - 1 }
+      if _slowPath((frame - 2).pointee.place.word != (frame - 2).pointee.address) { return frame - 2 }
+      if _slowPath((frame - 3).pointee.place.word != (frame - 3).pointee.address) { return frame - 3 }
+      frame -= 4
+    }
     while frame >= outer {
       if _slowPath(frame.pointee.place.word != frame.pointee.address) { return frame }
       frame -= 1
@@ -217,6 +232,15 @@ extension UnsafeMutablePointer where Pointee == StackRecord {
     let last = frames + (pointee.count &- 1)
     if pointee.count <= depth { return StackHash.finish(last.pointee.sum) }
     return StackHash.finish(last.pointee.sum &- power &* (last - depth).pointee.sum)
+  }
+
+  /// Where a stack with this hash is if the thread had it lately.
+  @inline(__always)
+  func recent(_ hash: UInt64) -> UnsafeMutablePointer<RecentStack> {
+    let shortcuts = StackShortcut.count &* MemoryLayout<StackShortcut>.stride
+    let start = (frames + StackRecord.frameRoom).address &+ UInt(bitPattern: shortcuts)
+    return start.pointer(to: RecentStack.self)
+      + Int(truncatingIfNeeded: hash & UInt64(StackRecord.recentCount &- 1))
   }
 
   /// Copies the innermost `depth` frames, innermost first, as stacks have them.

@@ -28,13 +28,17 @@ struct StackShortcut {
   /// What asked for this entry last and in vain. Who asks twice gets it: stacks that are
   /// seen once, as of a deep recursion, leave the others alone.
   var candidate: UInt64 = 0
+  /// Where in the record that frame lies, and the outermost one that the stack needs.
+  var known: UInt32 = 0
+  var outer: UInt32 = 0
+  var id: StackID = 0
   /// How many of the record's frames the stack shares, its outermost ones.
   var kept: UInt16 = 0
-  /// Inner frames, and words that were read for them.
-  var found: UInt8 = 0
-  var wordCount: UInt8 = 0
+  /// Whether it needs more than there are, so that the record has to be whole.
+  var needsWhole = false
   var usesFramePointer = false
-  var id: StackID = 0
+  /// What was read for the inner frames; the rest are words of the entry itself, which
+  /// are always what they are.
   var words = InlineArray<4, StackWord>(repeating: StackWord())
 
   static var count: Int { 64 }
@@ -55,28 +59,26 @@ extension UnsafeMutablePointer where Pointee == StackRecord {
     return ((frames + StackRecord.frameRoom).address.pointer(to: StackShortcut.self)) + index
   }
 
-  /// The id of the stack that starts at `start`, if it is one of those.
+  /// The id of the stack that starts at `start`, if it is one of those; else 0.
   @inline(__always)
-  func findShortcut(_ start: StackCursor, key: UInt64, depth: Int) -> StackID? {
+  func findShortcut(_ start: StackCursor, key: UInt64) -> StackID {
     let entry = shortcut(start)
-    guard entry.pointee.key == key, entry.pointee.sp == start.sp else { return nil }
-    let kept = Int(entry.pointee.kept)
-    guard kept <= pointee.count else { return nil }
-    let known = frames + (kept &- 1)
+    guard _fastPath(entry.pointee.key == key), _fastPath(entry.pointee.sp == start.sp),
+      Int(entry.pointee.kept) <= pointee.count, !entry.pointee.needsWhole || pointee.isWhole
+    else { return 0 }
+    let known = (address &+ UInt(entry.pointee.known)).pointer(to: StackFrame.self)
     var difference = known.pointee.sum ^ entry.pointee.sum
     if _slowPath(entry.pointee.usesFramePointer) {
-      difference |= entry.pointee.bp ^ start.bp | entry.pointee.outerBP ^ known.pointee.bp
+      difference |= entry.pointee.bp ^ start.bp
+      difference |= entry.pointee.outerBP ^ known.pointee.bp
     }
-    var i = 0
-    while i < Int(entry.pointee.wordCount) {
-      difference |= entry.pointee.words[i].place.word ^ entry.pointee.words[i].value
-      i &+= 1
-    }
-    let needed = depth &- Int(entry.pointee.found)
-    guard difference == 0, kept > needed || pointee.isWhole else { return nil }
-    if firstChange(from: known - 1, to: frames + max(kept &- needed, 0), above: known.pointee.place) != nil {
-      return nil
-    }
+    difference |= entry.pointee.words[0].place.word ^ entry.pointee.words[0].value
+    difference |= entry.pointee.words[1].place.word ^ entry.pointee.words[1].value
+    difference |= entry.pointee.words[2].place.word ^ entry.pointee.words[2].value
+    difference |= entry.pointee.words[3].place.word ^ entry.pointee.words[3].value
+    guard _fastPath(difference == 0) else { return 0 }
+    let outer = (address &+ UInt(entry.pointee.outer)).pointer(to: StackFrame.self)
+    if firstChange(from: known - 1, to: outer, above: known.pointee.place) != nil { return 0 }
     return entry.pointee.id
   }
 
@@ -84,7 +86,8 @@ extension UnsafeMutablePointer where Pointee == StackRecord {
   /// met at one of the record's frames.
   @inline(never)
   func addShortcut(
-    _ start: StackCursor, key: UInt64, _ id: StackID, rows: UnsafeMutablePointer<RowCache>
+    _ start: StackCursor, key: UInt64, _ id: StackID, depth: Int,
+    rows: UnsafeMutablePointer<RowCache>
   ) {
     let candidate = key ^ UInt64(start.sp) &<< 16
     if shortcut(start).pointee.candidate != candidate {
@@ -106,31 +109,45 @@ extension UnsafeMutablePointer where Pointee == StackRecord {
     var count = 0
     var cursor = start
     var left = found
-    while left > 0 {
+    // Without rbp it is the return addresses alone, which are in the record.
+    while !uses, count < found {
+      let frame = frames + (pointee.count &- 2 &- count)
+      entry.words[count] = StackWord(place: frame.pointee.place, value: frame.pointee.address)
+      count &+= 1
+    }
+    while uses, left > 0 {
       let row = rows.pointee.row(cursor.pc)
       guard cursor.step(row, &pointee.readable) == .caller,
-        count &+ (uses && row.restoresFramePointer ? 2 : 1) <= StackShortcut.mostWords
+        count &+ (row.restoresFramePointer ? 2 : 1) <= StackShortcut.mostWords
       else { return }
       entry.words[count] = StackWord(place: cursor.sp &- 8, value: cursor.pc &+ 1)
       count &+= 1
-      if uses, row.restoresFramePointer {
+      if row.restoresFramePointer {
         entry.words[count] = StackWord(place: cursor.bpSlot, value: cursor.bp)
         count &+= 1
       }
       left &-= 1
     }
-    guard cursor.sp &- 8 == outer.pointee.place else { return }
+    guard !uses || cursor.sp &- 8 == outer.pointee.place else { return }
     entry.key = key
     entry.sp = start.sp
     entry.bp = start.bp
     entry.outerBP = outer.pointee.bp
     entry.sum = outer.pointee.sum
+    let needed = depth &- found
+    entry.known = UInt32(truncatingIfNeeded: outer.address &- address)
+    entry.outer = UInt32(truncatingIfNeeded: (frames + max(kept &- needed, 0)).address &- address)
     entry.kept = UInt16(truncatingIfNeeded: kept)
-    entry.found = UInt8(truncatingIfNeeded: found)
-    entry.wordCount = UInt8(truncatingIfNeeded: count)
+    entry.needsWhole = kept <= needed
     entry.usesFramePointer = uses
     entry.id = id
-    shortcut(start).pointee = entry
+    let place = shortcut(start)
+    while count < StackShortcut.mostWords {
+      // The key comes first.
+      entry.words[count] = StackWord(place: place.address, value: UInt(key))
+      count &+= 1
+    }
+    place.pointee = entry
   }
 
   /// Forgets what was found to be wrong.

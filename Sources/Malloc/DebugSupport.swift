@@ -38,14 +38,12 @@ package enum Core {
     UInt(bitPattern: fastMalloc(size, mallocMedium))
   }
 
-  /// The slot that `takeSlot(size)` will give next, as far as that is certain; else 0.
+  /// The bin that `takeSlot` has slots of so many bytes from, at most `greatestOfBin`.
   @inline(__always)
-  package static func nextSlot(_ size: UInt) -> UInt {
-    if size > SizeClass.smallLimit { return 0 }
-    let bin = fastBin(forSize: size)
-    let top = bin.pointee.top
-    return top == bin.pointee.low ? 0 : (top &- 8).word
-  }
+  package static func bin(_ size: UInt) -> UnsafeMutablePointer<Bin> { fastBin(forSize: size) }
+
+  @inline(__always)
+  package static var greatestOfBin: UInt { SizeClass.smallLimit }
 
   package static func takeSlot(_ size: UInt, alignment: UInt) -> UInt {
     UInt(bitPattern: keg_memalign(alignment, size))

@@ -135,6 +135,24 @@ struct GuardFaultTests {
       outcome.reports("overflow: write past the end of a block", offset: 24, ["allocating"]))
   }
 
+  @Test("a write through the gap into the page that faults is one finding", arguments: ["right", "left"])
+  func through(side: String) throws {
+    for (end, status) in [("pass", Outcome.End.killed(signal: SIGSEGV)), ("go_on", .exited(99))] {
+      for name in ["through", "through-back"] {
+        let outcome = try guarded(
+          "guard_faults", [name, "20", "same", "malloc"],
+          conf: "guard:\(side),guard_align:16,guard_fault:\(end)")
+        let what = "\(side) \(end) \(name)"
+        outcome.expect(outcome.status == status && outcome.reportCount == 1, what)
+        outcome.expect(
+          outcome.stderr.hasPrefix("kegmalloc: ERROR: overflow: write past the end of a block")
+            && outcome.stderr.contains(" faulting+0x"), what)
+        // What was written before the fault is drawn.
+        outcome.expect(outcome.stderr.contains("[01]") == (name == "through"), what)
+      }
+    }
+  }
+
   @Test("natural alignment is exact for odd sizes too", arguments: ["natural", "auto"])
   func natural(mode: String) throws {
     let outcome = try guarded(
@@ -245,6 +263,53 @@ struct GuardHandlerTests {
   func fork() throws {
     let outcome = try guarded("guard_handlers", ["fork"], conf: "guard:right")
     outcome.expect(outcome.succeeded && outcome.stdout == "ok\n" && outcome.reportCount == 1)
+  }
+
+  @Test("a fault between the fork handlers ends the program, with a line", arguments: ["", "guard:right"])
+  func betweenForkHandlers(conf: String) throws {
+    let outcome = try guarded("fork_fault", ["freed"], conf: conf)
+    if conf.isEmpty {
+      outcome.expect(outcome.succeeded && outcome.stdout == "ok\n" && outcome.stderr == "")
+    } else {
+      outcome.expect(outcome.status == .killed(signal: SIGSEGV) && outcome.stdout == "")
+      outcome.expect(
+        outcome.stderr.hasPrefix("kegmalloc: fault at 0x") && outcome.stderr.hasSuffix(": not looked at\n"))
+    }
+    // The program's own handler is called as ever.
+    let own = try guarded("fork_fault", ["own"], conf: conf)
+    own.expect(own.succeeded && own.stdout == "ok\n" && own.stderr == "")
+  }
+
+  @Test(
+    "who ends by a signal of its own has had a last check",
+    arguments: [
+      ("assert", SIGABRT), ("smashed", SIGABRT), ("abort", SIGABRT), ("raise", SIGABRT),
+      ("trap", SIGILL), ("divide", SIGFPE),
+    ])
+  func deaths(name: String, signal: Int32) throws {
+    let outcome = try guarded("deaths", [name], conf: "")
+    outcome.expect(outcome.status == .killed(signal: signal) && outcome.reportCount == 1, name)
+    outcome.expect(
+      outcome.stderr.contains("overflow: write past the end of a block")
+        && outcome.stderr.contains("kegmalloc: summary: process "), name)
+  }
+
+  @Test("such signals look to the program as they would without us")
+  func asked() throws {
+    for conf in ["", "guard:right"] {
+      let outcome = try guarded("deaths", ["asks"], conf: conf)
+      outcome.expect(outcome.succeeded && outcome.stdout == "ok\n" && outcome.stderr == "")
+    }
+  }
+
+  @Test("a program that may write no file does not die of our report")
+  func limited() throws {
+    let scratch = try Scratch()
+    for option in ["json_file", "log_file"] {
+      let outcome = try guarded("deaths", ["limited"], conf: "\(option):\(scratch.path)/j,leak_show:reachable",
+        leaks: true)
+      outcome.expect(outcome.succeeded && outcome.stderr == "", option)
+    }
   }
 
   @Test("python's faulthandler and ours both speak")

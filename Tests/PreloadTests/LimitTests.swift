@@ -47,6 +47,11 @@ struct LimitTests {
   @Test("a limit that the program sets itself", arguments: ["setrlimit", "prlimit"])
   func later(kind: String) throws { try expectOK("limits", [kind]) }
 
+  @Test("the same under the debug library", arguments: ["setrlimit", "prlimit"])
+  func debugLater(kind: String) throws {
+    try expectOK("limits", [kind], environment: ["LD_PRELOAD": DebugLibrary.path])
+  }
+
   @Test("locked memory", arguments: ["mlockall-current", "mlockall-future"])
   func locked(kind: String) throws {
     let outcome = try run([try Fixture.build("limits"), kind])

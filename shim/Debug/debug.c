@@ -8,6 +8,7 @@
 #include <link.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -48,6 +49,18 @@ void keg_debug_install_hooks(const struct keg_debug_hooks *hooks) {
 
 void keg_debug_watch_thread_exit(void) {
   if (has_exit_key) pthread_setspecific(exit_key, &keg_debug_self);
+}
+
+void keg_debug_write(int descriptor, const void *bytes, uintptr_t size) {
+  uint64_t mask = 1ul << (SIGXFSZ - 1) | 1ul << (SIGPIPE - 1), old = mask;
+  keg_syscall6(KEG_SYS_rt_sigprocmask, SIG_BLOCK, (long)&mask, (long)&old, sizeof mask, 0, 0);
+  long result = keg_syscall6(KEG_SYS_write, descriptor, (long)bytes, (long)size, 0, 0, 0);
+  // What the program does not block was not waiting before: it is of this write.
+  uint64_t ours = mask & ~old;
+  struct timespec now = {0, 0};
+  if ((result == -EPIPE || result == -EFBIG) && ours)
+    keg_syscall6(128 /* rt_sigtimedwait */, (long)&ours, 0, (long)&now, sizeof ours, 0, 0);
+  keg_syscall6(KEG_SYS_rt_sigprocmask, SIG_SETMASK, (long)&old, 0, sizeof old, 0, 0);
 }
 
 static bool has_started;

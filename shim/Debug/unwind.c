@@ -117,17 +117,18 @@ static int no_dynamic_info(unw_addr_space_t space, unw_word_t *address, void *ar
   return -UNW_ENOINFO;
 }
 
-// The page that was last found readable: a walk reads a few pages many times.
-static uintptr_t readable_page;
+// Pages that the walk under way has found readable, by the lower bits of their numbers:
+// it reads a few many times.
+static uintptr_t readable_pages[64];
 
 static int access_mem(unw_addr_space_t space, unw_word_t address, unw_word_t *value,
                       int is_write, void *argument) {
   (void)space, (void)argument;
   if (is_write || address < 4096 || address > UINTPTR_MAX - 7) return -UNW_EINVAL;
   for (uintptr_t page = address & ~4095ul; page <= ((address + 7) & ~4095ul); page += 4096)
-    if (page != readable_page) {
+    if (readable_pages[page / 4096 % 64] != page) {
       if (!keg_is_readable(page)) return -UNW_EINVAL;
-      readable_page = page;
+      readable_pages[page / 4096 % 64] = page;
     }
   memcpy(value, (const void *)address, sizeof *value);
   return 0;
@@ -225,7 +226,7 @@ int keg_libunwind_open(void) {
 
 int keg_libunwind_walk(const uintptr_t *registers, uintptr_t *frames, int limit) {
   if (!libunwind.space) return -1;
-  readable_page = 0;
+  memset(readable_pages, 0, sizeof readable_pages);
   unw_cursor_t cursor;
   if (libunwind.init_remote(&cursor, libunwind.space, (void *)registers) != 0) return -1;
   int count = 0;

@@ -52,7 +52,8 @@ __asm__(
     ".size _Exit, . - _Exit\n"
     ".popsection\n");
 
-// The C library's own calls of abort, such as that of assert, do not come by here.
+// The C library's own calls of abort, such as that of assert, do not come by here: they
+// end by SIGABRT, which signal.c has.
 _Noreturn void abort(void) {
   keg_debug_at_abort();
   void (*real)(void) = (void (*)(void))dlsym(RTLD_NEXT, "abort");

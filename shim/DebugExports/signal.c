@@ -15,8 +15,10 @@
 #include <signal.h>
 #include <string.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include "debug.h"
+#include "fault_stack.h"
 #include "platform.h"
 
 // The C library's own, under the names that it keeps for itself.
@@ -27,8 +29,12 @@ extern sighandler_t ssignal(int, sighandler_t);
 extern bool keg_debug_is_guarded(uintptr_t address) KEG_DEBUG_HIDDEN;
 extern uintptr_t keg_debug_usable_end(uintptr_t address) KEG_DEBUG_HIDDEN;
 extern bool keg_debug_fault(uintptr_t address, int is_write, void *context) KEG_DEBUG_HIDDEN;
+// Sources/Debug/Ending.swift
+extern void keg_debug_at_abort(void) KEG_DEBUG_HIDDEN;
 
 static bool has_faults;
+// The process whose faults they are.
+static long owner;
 // What the program wants done at SIGSEGV. Read by handlers of any thread, so it is
 // written under a lock that they do not take, with a count that is odd meanwhile.
 static struct sigaction program_action;
@@ -111,46 +117,9 @@ uintptr_t keg_debug_trash_in(uintptr_t address, const void *context) {
   return is_trash(target) ? target : 0;
 }
 
-// ---- a stack for the look at a fault ---------------------------------------------
+// ---- faults ---------------------------------------------------------------------------
 
-// One at a time. Page tables pay for it when the first fault comes.
-static char fault_stack[128 << 10] __attribute__((aligned(64)));
-static char fault_stack_busy;
-
-static void lock_fault_stack(void) {
-  while (__atomic_exchange_n(&fault_stack_busy, 1, __ATOMIC_ACQUIRE)) keg_debug_yield();
-}
-
-static void unlock_fault_stack(void) {
-  __atomic_store_n(&fault_stack_busy, 0, __ATOMIC_RELEASE);
-}
-
-// keg_debug_fault(address, is_write, context) on the stack that ends at `top`.
-extern bool look_from(void *top, uintptr_t address, int is_write, void *context) KEG_DEBUG_HIDDEN;
-__asm__(
-    ".pushsection .text.look_from,\"ax\",@progbits\n"
-    ".hidden look_from\n"
-    ".globl look_from\n"
-    ".type look_from,@function\n"
-    "look_from:\n"
-    "  .cfi_startproc\n"
-    "  pushq %rbp\n"
-    "  .cfi_def_cfa_offset 16\n"
-    "  .cfi_offset %rbp, -16\n"
-    "  movq %rsp, %rbp\n"
-    "  .cfi_def_cfa_register %rbp\n"
-    "  movq %rdi, %rsp\n"
-    "  movq %rsi, %rdi\n"
-    "  movl %edx, %esi\n"
-    "  movq %rcx, %rdx\n"
-    "  callq keg_debug_fault\n"
-    "  movq %rbp, %rsp\n"
-    "  popq %rbp\n"
-    "  .cfi_def_cfa %rsp, 8\n"
-    "  retq\n"
-    "  .cfi_endproc\n"
-    ".size look_from,.-look_from\n"
-    ".popsection");
+static const uint64_t all_but_faults = ~((uint64_t)1 << (SIGSEGV - 1));
 
 static void set_mask(const uint64_t *mask) {
   keg_syscall6(14 /* rt_sigprocmask */, SIG_SETMASK, (long)mask, 0, sizeof *mask, 0, 0);
@@ -192,15 +161,25 @@ static void on_fault(int number, siginfo_t *info, void *context) {
   } else if (info->si_code == SI_KERNEL) {
     address = 0;
   }
-  // The last fault of a process is the last moment for a check.
-  if (!is_sent && (keg_debug_is_guarded(address) || keg_debug_trash_in(address, context) ||
+  // The last fault of a process is the last moment for a check. A child that the fork
+  // handlers do not know yet has nothing to look at, and may find the stack taken.
+  bool is_ours = keg_syscall6(KEG_SYS_getpid, 0, 0, 0, 0, 0, 0) == owner;
+  if (!is_sent && is_ours && (keg_debug_is_guarded(address) || keg_debug_trash_in(address, context) ||
                    keg_debug_ends_by_fault())) {
-    lock_fault_stack();
-    char *top = fault_stack + sizeof fault_stack;
-    bool goes_on = look_from(top, address, is_write, context);
-    if (goes_on && is_aligned && !keg_is_readable(move.address + 15))
-      goes_on = look_from(top, move.address + 15, is_write, context);
-    unlock_fault_stack();
+    bool goes_on = false;
+    if (keg_fault_stack_lock()) {
+      // A fault of the look itself comes here too, and is said.
+      set_mask(&all_but_faults);
+      goes_on = keg_look(address, is_write, context, keg_debug_fault);
+      if (goes_on && is_aligned && !keg_is_readable(move.address + 15))
+        goes_on = keg_look(move.address + 15, is_write, context, keg_debug_fault);
+      keg_fault_stack_unlock();
+    } else {
+      keg_say_that_nobody_looks(address);
+      // The fault of a look is nothing for the program's handler.
+      if (keg_is_on_fault_stack((uintptr_t)machine->uc_mcontext.gregs[REG_RSP]))
+        return take_default(number, info);
+    }
     if (goes_on) {
       if (is_aligned) keg_debug_do_aligned(context, &move);
       errno = saved;
@@ -233,6 +212,54 @@ static void on_fault(int number, siginfo_t *info, void *context) {
     action.sa_handler(number);
 }
 
+// ---- other signals by which a program ends itself -------------------------------------
+
+// A failed assert, a smashed stack, a trap, a division by zero: the last moment for a check.
+// Unlike SIGSEGV the program takes these over whole; where it wants the default, ours is.
+static bool is_death(int number) {
+  return has_faults && (number == SIGABRT || number == SIGILL || number == SIGFPE);
+}
+
+static bool look_at_the_end(uintptr_t address, int is_write, void *context) {
+  (void)address, (void)is_write, (void)context;
+  keg_debug_at_abort();
+  return false;
+}
+
+static void on_death(int number, siginfo_t *info, void *context) {
+  if (keg_syscall6(KEG_SYS_getpid, 0, 0, 0, 0, 0, 0) == owner && keg_fault_stack_lock()) {
+    set_mask(&all_but_faults);
+    keg_look(0, 0, context, look_at_the_end);
+    keg_fault_stack_unlock();
+  }
+  take_default(number, info);
+}
+
+static int change_death(int number, const struct sigaction *action, struct sigaction *old) {
+  struct sigaction copy;
+  if (action) copy = *action;
+  if (action && is_default(action)) {
+    copy.sa_sigaction = on_death;
+    copy.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+    sigfillset(&copy.sa_mask);
+  }
+  int result = __sigaction(number, action ? &copy : NULL, old);
+  if (result == 0 && old && old->sa_sigaction == on_death) memset(old, 0, sizeof *old);
+  return result;
+}
+
+static void take_deaths(void) {
+  static const int numbers[] = {SIGABRT, SIGILL, SIGFPE};
+  for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+    struct sigaction action;
+    // What is ignored from the start stays so.
+    if (__sigaction(numbers[i], NULL, &action) == 0 && is_default(&action))
+      change_death(numbers[i], &action, NULL);
+  }
+}
+
+// ---- what the program installs --------------------------------------------------------
+
 // Ours in the kernel, on the stack that the program's handler wants.
 static bool install(const struct sigaction *program) {
   struct sigaction action;
@@ -245,26 +272,25 @@ static bool install(const struct sigaction *program) {
   return __sigaction(SIGSEGV, &action, NULL) == 0;
 }
 
-static long owner;
-
 void keg_debug_take_faults(void) {
   __sigaction(SIGSEGV, NULL, &program_action);
   // What a program ignores from its start its children shall ignore.
   if (is_ignored(&program_action)) return;
   owner = keg_syscall6(KEG_SYS_getpid, 0, 0, 0, 0, 0, 0);
   has_faults = install(&program_action);
+  take_deaths();
 }
 
 void keg_debug_fork_faults(int where) {
   if (where == KEG_FORK_PREPARE) {
-    lock_fault_stack();
+    keg_fault_stack_lock();
     pthread_mutex_lock(&change_lock);
   } else if (where == KEG_FORK_PARENT) {
     pthread_mutex_unlock(&change_lock);
-    unlock_fault_stack();
+    keg_fault_stack_unlock();
   } else {
     pthread_mutex_init(&change_lock, NULL);
-    unlock_fault_stack();
+    keg_fault_stack_unlock();
     owner = keg_syscall6(KEG_SYS_getpid, 0, 0, 0, 0, 0, 0);
   }
 }
@@ -292,6 +318,7 @@ static int change(const struct sigaction *action, struct sigaction *old) {
 }
 
 int sigaction(int number, const struct sigaction *action, struct sigaction *old) {
+  if (is_death(number)) return change_death(number, action, old);
   if (number != SIGSEGV || !has_faults) return __sigaction(number, action, old);
   // The program may pass the same memory twice.
   struct sigaction copy;
@@ -309,6 +336,14 @@ static sighandler_t set_handler(sighandler_t handler, int flags) {
 }
 
 sighandler_t signal(int number, sighandler_t handler) {
+  if (is_death(number) && handler != SIG_ERR) {
+    struct sigaction action, old;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = handler;
+    action.sa_flags = SA_RESTART;
+    sigaddset(&action.sa_mask, number);
+    return change_death(number, &action, &old) == 0 ? old.sa_handler : SIG_ERR;
+  }
   if (number != SIGSEGV || !has_faults || handler == SIG_ERR) return ssignal(number, handler);
   return set_handler(handler, SA_RESTART);
 }
@@ -323,7 +358,7 @@ sighandler_t __sysv_signal(int number, sighandler_t handler) {
   memset(&action, 0, sizeof action);
   action.sa_handler = handler;
   action.sa_flags = (int)(SA_RESETHAND | SA_NODEFER);
-  return __sigaction(number, &action, &old) == 0 ? old.sa_handler : SIG_ERR;
+  return sigaction(number, &action, &old) == 0 ? old.sa_handler : SIG_ERR;
 }
 
 sighandler_t sysv_signal(int number, sighandler_t handler) {

@@ -48,6 +48,12 @@ __attribute__((noinline)) static void *faulting(void *argument) {
   // The C library's copy touches the last bytes early.
   if (is("copy-from")) memcpy(elsewhere, argument, block_size + 40000);
   if (is("copy-to")) memcpy(argument, elsewhere, block_size + 40000);
+  // Through the gap behind the block into the page that faults, or the other way.
+  volatile char *last = (char *)(((uintptr_t)block + block_size + 4095) / 4096 * 4096 + 100);
+  if (is("through"))
+    for (volatile char *at = block + block_size; at <= last; at++) *at = 1;
+  if (is("through-back"))
+    for (volatile char *at = last; at >= block + block_size; at--) *at = 1;
   if (is("freed-read")) (void)block[block_size / 2];
   if (is("freed-write")) block[block_size / 2] = 1;
   return NULL;

@@ -117,6 +117,13 @@ extern void keg_debug_install_hooks(const struct keg_debug_hooks *_Nonnull hooks
 /// Has `thread_exits` called when this thread ends.
 extern void keg_debug_watch_thread_exit(void) KEG_DEBUG_HIDDEN;
 
+// ---- reports ---------------------------------------------------------------------------
+
+/// write(2) whose failure is nobody's: where it would end the program by SIGXFSZ, beyond its
+/// limit of file sizes, or by SIGPIPE, it does not.
+extern void keg_debug_write(int descriptor, const void *_Nonnull bytes, uintptr_t size)
+    KEG_DEBUG_HIDDEN;
+
 // ---- faults (shim/DebugExports/signal.c) ---------------------------------------------
 
 /// Makes the handler for SIGSEGV ours for good.
