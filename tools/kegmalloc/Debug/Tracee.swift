@@ -63,6 +63,7 @@ struct Tracee {
 
   private func call(_ function: UInt64, text: String) throws(Failure) -> UInt64 {
     let before = try registers()
+    let vectors = try vectorRegisters()
     let mask = try signalMask()
     // Below the red zone: the text, then the return address.
     let bytes = Array(text.utf8) + [0]
@@ -88,6 +89,7 @@ struct Tracee {
     try set(signalMask: ~(1 << UInt64(SIGSEGV - 1)))
     defer {
       try? set(signalMask: mask)
+      try? set(vectorRegisters: vectors)
       try? set(registers: before)
     }
     return try result()
@@ -114,6 +116,8 @@ extension Tracee {
     static let getRegisters = 12
     static let setRegisters = 13
     static let detach = 17
+    static let getRegisterSet = 0x4204
+    static let setRegisterSet = 0x4205
     static let seize = 0x4206
     static let interrupt = 0x4207
     static let getSignalMask = 0x420a
@@ -129,6 +133,10 @@ extension Tracee {
     static let rsp = 19
     static let count = 27
   }
+
+  /// The x87, SSE, AVX and later registers, as XSAVE writes them (NT_X86_XSTATE of
+  /// <elf.h>): a thread that computes has values in them that a call may overwrite.
+  private static let vectorRegisterSet: UInt = 0x202
 
   private typealias Ptrace = @convention(c) (Int, pid_t, UInt, UnsafeMutableRawPointer?) -> Int
 
@@ -170,6 +178,27 @@ extension Tracee {
     guard Self.ptrace(Request.setRegisters, thread, 0, &registers) == 0 else {
       throw .failed("its registers cannot be set")
     }
+  }
+
+  /// As many bytes as the processor has state, which is 11 KiB with AMX.
+  private func vectorRegisters() throws(Failure) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: 64 << 10)
+    let length = bytes.withUnsafeMutableBytes { transfer($0, by: Request.getRegisterSet) }
+    guard let length else { throw .failed("its vector registers cannot be read") }
+    return Array(bytes.prefix(length))
+  }
+
+  private func set(vectorRegisters: [UInt8]) throws(Failure) {
+    var bytes = vectorRegisters
+    guard bytes.withUnsafeMutableBytes({ transfer($0, by: Request.setRegisterSet) }) != nil else {
+      throw .failed("its vector registers cannot be set")
+    }
+  }
+
+  /// - Returns: how many bytes there were; nil if the kernel refused.
+  private func transfer(_ bytes: UnsafeMutableRawBufferPointer, by request: Int) -> Int? {
+    var piece = iovec(iov_base: bytes.baseAddress, iov_len: bytes.count)
+    return Self.ptrace(request, thread, Self.vectorRegisterSet, &piece) == 0 ? piece.iov_len : nil
   }
 
   private func signalMask() throws(Failure) -> UInt64 {
