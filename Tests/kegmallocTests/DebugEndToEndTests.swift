@@ -106,10 +106,13 @@ struct DebugEndToEndTests {
     process.arguments = [
       "debug", "--lib", library, "--json", scratch.path + "/j", "--log", scratch.path + "/l", script,
     ]
+    let said = scratch.path + "/said"
+    try Data().write(to: URL(fileURLWithPath: said))
+    process.standardError = FileHandle(forWritingAtPath: said)
     try process.run()
     var log = ""
     while !log.hasSuffix("node.cc:7:15\n") {
-      try #require(process.isRunning)
+      try #require(process.isRunning, "\((try? String(contentsOfFile: said, encoding: .utf8)) ?? "")")
       usleep(10_000)
       log = (try? String(contentsOfFile: scratch.path + "/l", encoding: .utf8)) ?? ""
     }

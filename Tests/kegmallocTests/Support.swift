@@ -15,11 +15,20 @@ final class Scratch {
 
   deinit { try? FileManager.default.removeItem(atPath: path) }
 
-  /// Writes a file with these permissions and returns its path.
+  /// Writes a file with these permissions and returns its path. What can be executed is
+  /// written by another process: a descriptor of ours that is open for writing would be in
+  /// the children that tests beside this one start, and until those are past their execve
+  /// the kernel refuses to execute the file (ETXTBSY).
   func file(_ name: String, _ contents: Data, mode: Int = 0o755) throws -> String {
     let file = path + "/" + name
-    try contents.write(to: URL(fileURLWithPath: file))
-    try setMode(mode, of: file)
+    guard mode & 0o111 != 0 else {
+      try contents.write(to: URL(fileURLWithPath: file))
+      try setMode(mode, of: file)
+      return file
+    }
+    let text = try self.file(name + ".text", contents, mode: 0o644)
+    let copied = try capture("/usr/bin/install", ["-m", String(mode, radix: 8), text, file])
+    try #require(copied.status == 0, "\(copied.errors)")
     return file
   }
 
