@@ -135,8 +135,15 @@ extension UnsafeMutablePointer where Pointee == Keg {
     useReserve: Bool = false
   ) -> Int {
     pointee.lock.lock()
-    while mayGrow, available(useReserve) < (count &+ 1) / 2, addSlab(available(useReserve) == 0) {}
-    let taken = min(count, available(useReserve))
+    var free = available(useReserve)
+    while mayGrow, free < (count &+ 1) / 2 {
+      let isNeeded = free == 0
+      let isMade = addSlab(isNeeded)
+      free = available(useReserve)
+      // Without a slab more, what was free may be another's, or the heap's again by now.
+      if !isMade, isNeeded || free > 0 { break }
+    }
+    let taken = min(count, free)
     takeFromSlabs(taken, into: out)
     pointee.lock.unlock()
     return taken

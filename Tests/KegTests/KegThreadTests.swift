@@ -65,6 +65,30 @@ import TestSupport
     }
   }
 
+  @Test("while another thread gives free slabs back, a refill that finds few items finds some")
+  func drainedMeanwhile() {
+    Rig.use { rig in
+      // Eight items in a slab: less than half of what is asked for, so it looks for another.
+      let keg = Shared(rig.keg(size: 2048))
+      let (heap, taken) = (Shared(rig.heap!), Collected<Int>())
+      rig.inParallel(2) { index in
+        if index == 0 {
+          taken.append((0..<5000).count { _ in
+            let items = keg.pointer.takeAll(31)
+            keg.pointer.giveAll(items)
+            return items.isEmpty
+          })
+        } else {
+          while taken.values.isEmpty {
+            keg.pointer.drain()
+            _ = heap.pointer.flushRecent()
+          }
+        }
+      }
+      #expect(taken.values == [0])
+    }
+  }
+
   @Test("threads over several kegs of one heap, inside and outside the reservation")
   func severalKegs() {
     Rig.use(wanted: 1 << 22) { rig in
