@@ -286,7 +286,7 @@ private func ownThread(
   if caller == 0 { return own }
   if question.leavesFrom == 0 { own.thread.stackPointer = caller }
   if hasReturned {
-    if caller < keg_leak_stack_end() { own.thread.stackPointer = keg_leak_stack_end() }
+    if caller < keg_first_stack_end() { own.thread.stackPointer = keg_first_stack_end() }
     own.registers = InlineArray(repeating: 0)
   } else if scan.items.find(caller) < 0, let cursor = cursorAtExit(caller) {
     own.registers = preserved(cursor.registers)
@@ -302,7 +302,7 @@ private func exitCaller(
   _ frame: UInt, _ registers: UnsafeMutablePointer<UInt>, _ hasReturned: inout Bool
 ) -> UInt {
   let isMain = threadID() == processID()
-  let end = isMain ? keg_leak_stack_end() : keg_thread_pointer()
+  let end = isMain ? keg_first_stack_end() : keg_thread_pointer()
   // On a stack of another kind it ends where it likes: not far up is enough.
   let reach = end > frame && end &- frame < 1 &<< 26 ? end : frame &+ 2048
   return keg_leak_exit_caller(frame, reach, registers, &hasReturned)
@@ -318,7 +318,7 @@ func isInExit(_ frame: UInt) -> Bool {
 
 private func leakLayout() -> LeakLayout {
   LeakLayout(
-    stackEnd: keg_leak_stack_end(), staticTLS: keg_leak_static_tls(),
+    stackEnd: keg_first_stack_end(), staticTLS: keg_leak_static_tls(),
     tidOffset: keg_leak_tid_offset(), resultOffset: keg_leak_result_offset(),
     isForked: keg_leak_is_forked())
 }

@@ -33,9 +33,10 @@ private func searchStack() -> Bool {
   // The selectors lie some 200 bytes above the handler's own frames. Without the
   // watch this is asked too often to look as far as 32 KiB.
   var address = keg_stack_pointer().roundedDown(to: 64)
-  let end = address &+ (hasWatch ? 32768 : 2048)
+  let (top, isWhole) = stackTop(above: address)
+  let end = address &+ min(hasWatch ? 32768 : 2048, (top &- address).roundedUp(to: 64))
   while address < end {
-    // Page by page: what lies behind the end of the stack may not be readable.
+    // Page by page: of a stack whose top is not known what lies behind it may not be readable.
     let pageEnd = min((address &+ 1).roundedUp(to: 4096), end)
     var found = keg_find_word(address, pageEnd, UInt64(selectors))
     while found != 0 {
@@ -46,9 +47,23 @@ private func searchStack() -> Bool {
       found = findAgain(behind: found, pageEnd)
     }
     address = pageEnd
-    if address < end, !keg_is_readable(address) { return false }
+    if address < end, !isWhole, !keg_is_readable(address) { return false }
   }
   return false
+}
+
+/// What no frame of the stack with `address` lies above. What is mapped behind it may go
+/// while we look: a thread's stack ends below its control block, which the C library puts
+/// there, the first thread's below the arguments. Of other stacks (sigaltstack, contexts)
+/// the top is unknown.
+/// - Returns: `isWhole`: all is mapped from `address` up to there.
+@inline(__always)
+private func stackTop(above address: UInt) -> (top: UInt, isWhole: Bool) {
+  let first = keg_first_stack_end()
+  // The kernel keeps that much free below the first thread's stack.
+  if first &- address < 8 &<< 20 { return (first, true) }
+  let control = keg_thread_pointer()
+  return (control > address ? control : .max, false)
 }
 
 /// The next such word behind `found`: first in the rest of its 64 bytes.

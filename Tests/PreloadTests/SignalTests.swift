@@ -16,4 +16,9 @@ struct SignalTests {
   func storm(arguments: [String]) throws {
     try expectOK("signal_storm", arguments, timeout: 120 + Self.seconds)
   }
+
+  @Test("the look for signal frames ends with the stack, whatever comes and goes behind it", .ours)
+  func neighbour() throws {
+    try expectOK("stack_neighbour")
+  }
 }

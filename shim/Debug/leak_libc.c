@@ -46,9 +46,6 @@ uintptr_t keg_leak_static_tls(void) { return static_tls; }
 uintptr_t keg_leak_tid_offset(void) { return tid_offset; }
 uintptr_t keg_leak_result_offset(void) { return result_offset; }
 
-extern void *__libc_stack_end __attribute__((weak));
-uintptr_t keg_leak_stack_end(void) { return &__libc_stack_end ? (uintptr_t)__libc_stack_end : 0; }
-
 // exit and quick_exit call one function, which never returns and so is at its very end. That call's
 // return address marks the frame:
 //

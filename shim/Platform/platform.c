@@ -51,11 +51,12 @@ unsigned long keg_auxiliary(unsigned long type) { return getauxval(type); }
 // Set by the dynamic linker before anything else runs: the argument block that
 // the kernel built. environ is not there yet when the first malloc arrives.
 extern void *__libc_stack_end __attribute__((weak));
+uintptr_t keg_first_stack_end(void) { return &__libc_stack_end ? (uintptr_t)__libc_stack_end : 0; }
 
 const char *keg_environment_options(void) {
   static const char name[] = "KEGMALLOC_CONF=";
-  if (&__libc_stack_end == 0) return 0;
-  long *block = __libc_stack_end;
+  long *block = (long *)keg_first_stack_end();
+  if (!block) return 0;
   char **variable = (char **)(block + 1 + block[0] + 1);
   for (; *variable; variable++)
     if (strncmp(*variable, name, sizeof name - 1) == 0)

@@ -97,8 +97,6 @@ extern void keg_leak_prepare(void) KEG_LEAK_HIDDEN;
 extern uintptr_t keg_leak_own_end(void) KEG_LEAK_HIDDEN;
 /// Whether this process is the child of a fork of the one that loaded us.
 extern bool keg_leak_is_forked(void) KEG_LEAK_HIDDEN;
-/// Where main's arguments begin: the end of the main thread's stack frames. 0: not known.
-extern uintptr_t keg_leak_stack_end(void) KEG_LEAK_HIDDEN;
 /// On a thread that is in exit(3), with `sp` in one of the calls it makes: the stack
 /// from the frame of exit's caller on, or 0 when exit is not above `sp`. `registers`
 /// are six words: what the registers held that exit's caller may still need.

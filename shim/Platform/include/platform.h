@@ -95,6 +95,9 @@ static inline uintptr_t keg_stack_pointer(void) {
   return sp;
 }
 
+/// Where the kernel put the program's arguments: above the first thread's frames; 0: unknown.
+extern uintptr_t keg_first_stack_end(void) KEG_HIDDEN;
+
 /// How layers below Malloc call a function of the program: outside the allocator
 /// (Malloc/Section.swift). `inside` gets what `outside` returned. Before `set`, and in
 /// tests of those layers, they do nothing.
