@@ -16,6 +16,7 @@ import Keg
 import Malloc
 import Pages
 import Platform
+import Synchronization
 import Zone
 
 /// One CPU's array of one zone.
@@ -39,7 +40,7 @@ struct Cache {
 extension UnsafeMutablePointer where Pointee == Handle {
   /// The cache that serves the calling thread; nil: none, or its lock is held. In a section.
   func cache() -> Cache? {
-    if pointee.offset == 0 && pointee.arrays == nil { return nil }
+    if pointee.offset == 0 && pointee.arrays.load(ordering: .relaxed) == 0 { return nil }
     if !pointee.zone.isLimited {
       if pointee.offset == 0 { return nil }
       let table = ownTable()
@@ -58,30 +59,36 @@ extension UnsafeMutablePointer where Pointee == Handle {
   }
 
   private func array(_ index: UInt) -> UnsafeMutablePointer<ArraySlot>? {
-    guard let arrays = pointee.arrays else { return nil }
-    return (arrays.address &+ index &* ArraySlot.byteCount).pointer(to: ArraySlot.self)
+    let arrays = pointee.arrays.load(ordering: .acquiring)
+    return arrays == 0 ? nil : slot(index, of: arrays)
+  }
+
+  private func slot(_ index: UInt, of arrays: UInt) -> UnsafeMutablePointer<ArraySlot> {
+    (arrays &+ index &* ArraySlot.byteCount).pointer(to: ArraySlot.self)
   }
 
   func forEachArray(_ body: (UnsafeMutablePointer<ArraySlot>) -> Void) {
-    guard pointee.arrays != nil else { return }
     var index: UInt = 0
-    while index < zoneTable.pointee.cpuCount {
-      if let slot = array(index) { body(slot) }
+    while index < zoneTable.pointee.cpuCount, let slot = array(index) {
+      body(slot)
       index &+= 1
     }
   }
 
   /// Makes the arrays, if the zone is to have caches at all. In a section.
   func makeArrays() {
-    if pointee.arrays != nil || pointee.flags.contains(.noBucket) { return }
-    guard let memory = zoneTable.pointee.arrays?.take(), memory != 0 else { return }
+    if array(0) != nil || pointee.flags.contains(.noBucket) { return }
+    guard let pool = zoneTable.pointee.arrays else { return }
+    let memory = pool.take()
+    if memory == 0 { return }
     var index: UInt = 0
     while index < zoneTable.pointee.cpuCount {
-      (memory &+ index &* ArraySlot.byteCount).pointer(to: ArraySlot.self)
-        .initialize(to: ArraySlot(bin: Bin(), lock: Lock(rank: .array)))
+      slot(index, of: memory).initialize(to: ArraySlot(bin: Bin(), lock: Lock(rank: .array)))
       index &+= 1
     }
-    pointee.arrays = memory.pointer(to: ArraySlot.self)
+    let (isFirst, _) = pointee.arrays.compareExchange(
+      expected: 0, desired: memory, ordering: .releasing)
+    if !isFirst { pool.give(memory) }
   }
 
   /// Hands what the CPUs' arrays hold to the depot. In a section.

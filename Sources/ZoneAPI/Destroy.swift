@@ -147,9 +147,9 @@ extension UnsafeMutablePointer where Pointee == Handle {
       } else if let keg, pointee.primary == nil {
         keg.destroy(callsFini: callsFini)
       }
-      if let arrays = pointee.arrays { zoneTable.pointee.arrays?.give(arrays.address) }
+      let arrays = pointee.arrays.exchange(0, ordering: .relaxed)
+      if arrays != 0 { zoneTable.pointee.arrays?.give(arrays) }
       registryLock.pointee.lock()
-      pointee.arrays = nil
       pointee.offset = 0
       pointee.state = .gone
       zoneTable.release(pointee.number)

@@ -87,8 +87,8 @@ struct Handle: ~Copyable {
   var primary: HandlePointer?
   /// Zones that share this one's keg. Written under the registry lock.
   var secondaryCount: UInt = 0
-  /// Arrays of CPUs, once the zone had a limit; see Arrays.swift.
-  var arrays: UnsafeMutablePointer<ArraySlot>?
+  /// Address of the CPUs' arrays, once the zone had a limit, else 0; see Arrays.swift.
+  let arrays = Atomic<UInt>(0)
   /// What buckets hold without a limit.
   var entries: Int = 0
   var warning: UnsafePointer<CChar>?

@@ -29,27 +29,27 @@ private let live = Atomic<Int>(0)
     zone.end()
   }
 
-  @Test("a limit comes, changes and goes while threads use the zone (M06)")
+  @Test("limits come, change and go, set by two threads, while others use the zone (M06)")
   func changes() {
     let zone = TestZone("changes", size: 64)
-    let isDone = Shared(UnsafeMutablePointer<Atomic<Bool>>.allocate(capacity: 1))
-    isDone.pointer.initialize(to: Atomic(false))
-    inThreads(4) { index in
-      if index == 0 {
+    let setters = Shared(UnsafeMutablePointer<Atomic<Int>>.allocate(capacity: 1))
+    setters.pointer.initialize(to: Atomic(2))
+    inThreads(5) { index in
+      if index < 2 {
         for round in 0..<300 {
-          _ = keg_zone_set_max(zone.pointer, [0, 8, 100, 3][round % 4])
+          _ = keg_zone_set_max(zone.pointer, [0, 8, 100, 3][(round + index) % 4])
           usleep(100)
         }
         _ = keg_zone_set_max(zone.pointer, 0)
-        isDone.pointer.pointee.store(true, ordering: .relaxed)
+        setters.pointer.pointee.subtract(1, ordering: .relaxed)
       } else {
-        while !isDone.pointer.pointee.load(ordering: .relaxed) {
+        while setters.pointer.pointee.load(ordering: .relaxed) > 0 {
           // One at a time: who sleeps at the limit holds nothing.
           useItems(of: zone, 1, mark: UInt(index))
         }
       }
     }
-    isDone.pointer.deallocate()
+    setters.pointer.deallocate()
     zone.end()
   }
 
