@@ -83,7 +83,7 @@ private func endFork() -> UInt? {
 /// Takes, drops or resets every lock, in rank order.
 private func forEachLock(_ action: LockAction) {
   guard let heap = process.pointee.heap else { return }
-  let above = process.pointee.layerAbove
+  let above = layerAbove
   action.apply(to: bootLock)
   action.apply(to: process.pointee.threadListLock)
   process.pointee.threads.forEach { action.apply(to: $0.pointee.lock) }
@@ -91,11 +91,11 @@ private func forEachLock(_ action: LockAction) {
   // Dropped last: no zone may come or go between the two rounds.
   if action != .drop { action.apply(to: process.pointee.registryLock) }
   process.pointee.forEachZone { action.apply(to: $0.pointee.lock) }
-  above.forEachLock(.zones, action)
+  above.pointee.forEachLock(.zones, action)
   process.pointee.forEachZone { if let keg = $0.pointee.keg { action.apply(to: keg.pointee.lock) } }
-  above.forEachLock(.kegs, action)
+  above.pointee.forEachLock(.kegs, action)
   action.apply(to: heap.pointee.lock)
-  above.forEachLock(.arenas, action)
+  above.pointee.forEachLock(.arenas, action)
   action.apply(to: heap.pointee.arena.pointee.lock)
   action.apply(to: heap.pointee.outsideArena.pointee.lock)
   action.apply(to: heap.pointee.outside.lock)

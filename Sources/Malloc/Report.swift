@@ -59,15 +59,15 @@ private func snapshot(_ body: (ZoneRow) -> Void) -> Totals {
 
 /// Calls `body` with every zone of the program and its items in arrays.
 private func forEachProgramZone(_ body: (UnsafeMutablePointer<Zone>, UInt) -> Void) {
-  let above = process.pointee.layerAbove
+  let above = layerAbove
   var figures: (UInt, UInt) = (0, 0)
   var number: UInt = 1
-  let top = above.zoneTop?() ?? 0
+  let top = above.pointee.zoneTop?() ?? 0
   while number < top {
-    let pin = withUnsafeMutablePointer(to: &figures.0) { above.pinZone?(number, $0) ?? 0 }
+    let pin = withUnsafeMutablePointer(to: &figures.0) { above.pointee.pinZone?(number, $0) ?? 0 }
     if pin != 0 {
       body(figures.0.pointer(to: Zone.self), figures.1)
-      above.unpinZone?(pin)
+      above.pointee.unpinZone?(pin)
     }
     number &+= 1
   }
@@ -158,7 +158,9 @@ private func writePools(_ text: inout Text) {
 /// keg_reclaim of kegmalloc.h: 0 or EINVAL.
 @c public func keg_reclaim(_ level: Int32) -> Int32 {
   guard level >= 1, level <= 3 else { return 22 /* EINVAL */ }
-  if isRunning { process.pointee.layerAbove.reclaim?(level) }
+  if isRunning, layerAbove.pointee.state.load(ordering: .acquiring) != 0 {
+    layerAbove.pointee.reclaim?(level)
+  }
   if level == 3 {
     _ = keg_trim(0)
     return 0

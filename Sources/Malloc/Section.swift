@@ -137,9 +137,9 @@ package enum LockStage: UInt8 {
 }
 
 /// The functions of the layer above; nil, and `state` 0, until it is first used.
-package struct LayerAbove {
-  /// Where the layer keeps its own state, in metadata.
-  package var state: UInt = 0
+package struct LayerAbove: ~Copyable {
+  /// Where the layer keeps its own state, in metadata; stored when that is complete.
+  package let state = Atomic<UInt>(0)
   package var forEachLock: (@convention(c) (_ stage: UInt8, _ action: UInt8) -> Void)?
   /// Called in a child of _Fork or a raw clone that found a lock held, after the core's
   /// locks were reset.

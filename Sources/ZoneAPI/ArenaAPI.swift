@@ -136,26 +136,39 @@ private func retire(_ record: UnsafeMutablePointer<ArenaRecord>) {
 @c public func keg_arena_destroy(_ handle: UnsafeMutableRawPointer?, _ flags: UInt32) -> Int32 {
   if flags & ~1 != 0 { return ErrorNumber.invalid }
   return withArena(handle) { record in
-    registryLock.pointee.lock()
-    let children = record.pointee.children
-    registryLock.pointee.unlock()
-    if children > 0 || !record.pointee.arena.dismantle(force: flags & 1 != 0) {
-      return ErrorNumber.busy
+    while true {
+      guard let isIdle = record.close() else { return ErrorNumber.busy }
+      if isIdle { break }
+      keg_cpu_relax()
     }
-    while !unlist(record) { keg_cpu_relax() }
+    let isGone = record.pointee.arena.dismantle(force: flags & 1 != 0)
+    record.endClosing(unlist: isGone)
+    if !isGone { return ErrorNumber.busy }
     retire(record)
     return 0
   }
 }
 
-/// Takes a record off the list of arenas unless somebody stands on it.
-private func unlist(_ record: UnsafeMutablePointer<ArenaRecord>) -> Bool {
-  registryLock.pointee.lock()
-  defer { registryLock.pointee.unlock() }
-  if record.pointee.pins != 0 { return false }
-  record.pointee.source?.pointee.children &-= 1
-  registry?.pointee.arenas.remove(record)
-  return true
+extension UnsafeMutablePointer where Pointee == ArenaRecord {
+  /// From now on nobody who iterates over all arenas comes here: what is in their hands is
+  /// in use. False: somebody is here. Nil: other arenas import from it.
+  fileprivate func close() -> Bool? {
+    registryLock.pointee.lock()
+    defer { registryLock.pointee.unlock() }
+    if pointee.children > 0 { return nil }
+    pointee.isClosing = pointee.pins == 0
+    return pointee.isClosing
+  }
+
+  fileprivate func endClosing(unlist: Bool) {
+    registryLock.pointee.lock()
+    pointee.isClosing = false
+    if unlist {
+      pointee.source?.pointee.children &-= 1
+      registry?.pointee.arenas.remove(self)
+    }
+    registryLock.pointee.unlock()
+  }
 }
 
 // MARK: - Spans

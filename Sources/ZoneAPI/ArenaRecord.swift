@@ -36,6 +36,8 @@ struct ArenaRecord: Linked, ~Copyable {
   let isOurs: Bool
   /// Who iterates over all arenas and stands here now; keeps the record in its list.
   var pins: Int
+  /// Is being destroyed: nobody is to stand here. Registry lock.
+  var isClosing = false
   /// Arenas that import from this one.
   var children: Int
   var source: UnsafeMutablePointer<ArenaRecord>?

@@ -14,6 +14,7 @@ import Keg
 import Malloc
 import Pages
 import Platform
+import Synchronization
 import Vmem
 
 struct Registry: ~Copyable {
@@ -35,7 +36,7 @@ struct Registry: ~Copyable {
 
 /// The registry; nil until `makeRegistry`.
 var registry: UnsafeMutablePointer<Registry>? {
-  UnsafeMutablePointer(bitPattern: layerAbove.pointee.state)
+  UnsafeMutablePointer(bitPattern: layerAbove.pointee.state.load(ordering: .acquiring))
 }
 
 /// The registry, made if need be. Called in a section, without the registry lock.
@@ -56,8 +57,7 @@ func makeRegistry() -> UnsafeMutablePointer<Registry>? {
   layerAbove.pointee.forEachLock = { forEachLock(LockStage(rawValue: $0), LockAction(rawValue: $1)) }
   layerAbove.pointee.tick = { tick($0) }
   layerAbove.pointee.reclaim = { reclaim($0) }
-  keg_compiler_barrier()
-  layerAbove.pointee.state = made.address
+  layerAbove.pointee.state.store(made.address, ordering: .releasing)
   return made
 }
 
@@ -74,6 +74,7 @@ private func forEachLock(_ stage: LockStage?, _ action: LockAction?) {
     case .reset:
       record.pointee.arena.resetAfterFork()
       record.pointee.pins = 0
+      record.pointee.isClosing = false
     }
   }
 }
@@ -107,6 +108,7 @@ func forEachArena(_ body: (UnsafeMutablePointer<ArenaRecord>) -> Void) {
       guard let registry else { return }
       registryLock.pointee.lock()
       here = former != nil ? former.unsafelyUnwrapped.pointee.next : registry.pointee.arenas.head
+      while let closing = here, closing.pointee.isClosing { here = closing.pointee.next }
       // A pinned record stays on the list: its place is not lost.
       former?.pointee.pins &-= 1
       here?.pointee.pins &+= 1

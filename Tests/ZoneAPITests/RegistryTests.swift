@@ -100,8 +100,27 @@ import Testing
       }
       for (start, size) in mine { _ = keg_arena_free(arena.pointer, start, size) }
     }
-    #expect(keg_arena_size(arena.pointer, 1) == 0)
     #expect(keg_arena_destroy(arena.pointer, 0) == 0 && keg_arena_destroy(source.pointer, 0) == 0)
+  }
+
+  @Test("an arena without segments in use can be destroyed, whoever empties its caches meanwhile")
+  func destroyed() {
+    let rounds = Shared(UnsafeMutablePointer<Atomic<Int>>.allocate(capacity: 1))
+    rounds.pointer.initialize(to: Atomic(0))
+    inThreads(2) { index in
+      while index == 1, rounds.pointer.pointee.load(ordering: .relaxed) < 300 { _ = keg_reclaim(2) }
+      while index == 0, rounds.pointer.pointee.add(1, ordering: .relaxed).oldValue < 300 {
+        let arena = keg_arena_create("short", 1 << 20, 1 << 30, 4096, 16 * 4096)
+        var starts = (0..<64).map { _ in
+          var start: UInt = 0
+          if keg_arena_alloc(arena, 4096, 0, &start) != 0 { die("test: no room") }
+          return start
+        }
+        while let start = starts.popLast() { _ = keg_arena_free(arena, start, 4096) }
+        if keg_arena_destroy(arena, 0) != 0 { die("test: not destroyed") }
+      }
+    }
+    rounds.pointer.deallocate()
   }
 }
 
