@@ -70,6 +70,8 @@ let package = Package(
       linkerSettings: [
         .unsafeFlags([
           "-nostartfiles", "-static-executable", "-Xclang-linker", "-fno-sanitize=all",
+          // `make test-tsan` names it to the linker.
+          "-Xlinker", "--defsym=__tsan_default_options=0",
         ])
       ]),
     // Fake pages, rigs of heap, keg and zone, threads: shared by the tests.
@@ -78,7 +80,7 @@ let package = Package(
       path: "Tests/TestSupport", swiftSettings: layerSettings),
     tests(of: "Base", using: ["Base", "TestSupport"]),
     tests(of: "Pages", using: ["Base", "Pages", "TestSupport"]),
-    tests(of: "Vmem", using: ["Base", "Pages", "Vmem"]),
+    tests(of: "Vmem", using: ["Base", "Pages", "Vmem", "TestSupport"]),
     tests(of: "Keg", using: ["Base", "Pages", "Vmem", "Keg", "TestSupport"]),
     tests(of: "SizeClass", using: ["Base", "SizeClass"]),
     tests(of: "Zone", using: ["Base", "Pages", "Vmem", "Keg", "Zone", "TestSupport"]),

@@ -35,7 +35,7 @@ package final class FakePages: @unchecked Sendable {
 
   private let mutex = Mutex()
   private var state = State()
-  private let kernel = PageSource.kernel()
+  private let kernel = PageSource.shared()
 
   package init() {}
 
@@ -167,3 +167,19 @@ package final class Mutex: @unchecked Sendable {
     return try body()
   }
 }
+
+extension PageSource {
+  /// The kernel's pages, for tests side by side. These system calls are none of the C
+  /// library's, so the thread sanitizer does not see them: that the memory one test gives
+  /// back may be another's next it learns from a lock.
+  package static func shared() -> PageSource {
+    var source = kernel()
+    source.reserve = { size in exchange.withLock { PageSource.kernel().reserve(size) } }
+    source.release = { address, size in
+      exchange.withLock { PageSource.kernel().release(address, size) }
+    }
+    return source
+  }
+}
+
+private let exchange = Mutex()

@@ -2,6 +2,7 @@
 
 import Base
 import Pages
+import TestSupport
 import Vmem
 
 /// A region of 64 MiB, aligned to its size. Its first page holds one word that
@@ -10,7 +11,7 @@ import Vmem
 private let regionBytes: UInt = 64 << 20
 
 private func failingSource() -> PageSource {
-  var source = PageSource.kernel()
+  var source = PageSource.shared()
   source.commit = { address, size in
     if address.roundedDown(to: 64 << 20).word != 0 { return false }
     return PageSource.kernel().commit(address, size)
@@ -25,7 +26,7 @@ final class Fixture {
   let tags: UnsafeMutablePointer<Pool>
 
   init() {
-    let kernel = PageSource.kernel()
+    let kernel = PageSource.shared()
     let reserved = kernel.reserve(2 * regionBytes)
     base = reserved.roundedUp(to: regionBytes)
     if reserved == 0 || !kernel.commit(base, 4096) { die("test: no memory") }
@@ -41,7 +42,7 @@ final class Fixture {
   deinit {
     metadata.deallocate()
     tags.deallocate()
-    _ = PageSource.kernel().release(base, regionBytes)
+    _ = PageSource.shared().release(base, regionBytes)
   }
 
   /// A fixture for a test that does not outlive its process.

@@ -65,7 +65,7 @@ import Zone
   @Test("U28: a cache zone over identifiers hands out each once, and imports by the bucket")
   func cacheZone() {
     Rig.use { rig in
-      let numbers = Numbers(1000)
+      let numbers = Numbers(4000)
       let zone = Shared(rig.zone("ids", size: 512, keg: nil, hooks: numbers.hooks, flags: .cache))
       let bins = (0..<4).map { _ in Shared(rig.bin()) }
       let barrier = Barrier(4)
@@ -81,7 +81,7 @@ import Zone
       }
       let ids = taken.values.flatMap { $0 }
       #expect(ids.count == 800 && Set(ids).count == 800)
-      #expect(ids.allSatisfy { (1...1000).contains($0) })
+      #expect(ids.allSatisfy { (1...4000).contains($0) })
       // 20,800 allocations.
       #expect(numbers.imports < 200)
       for (bin, items) in zip(bins, taken.values) {
@@ -90,7 +90,7 @@ import Zone
       }
       zone.pointer.checkInvariants()
       zone.pointer.reclaim(.drain)
-      #expect(numbers.freeCount == 1000)
+      #expect(numbers.freeCount == 4000)
       withExtendedLifetime(numbers) {}
     }
   }
@@ -98,7 +98,7 @@ import Zone
   @Test("items on their way from the depot to their source are free ones")
   func reclaimCounts() {
     Rig.use { rig in
-      let numbers = Numbers(1000)
+      let numbers = Numbers(4000)
       let zone = Shared(rig.zone("ids", size: 512, keg: nil, hooks: numbers.hooks, flags: .cache))
       rig.fillDepot(of: zone.pointer, 300)
       let used = Collected<Int>()
