@@ -45,7 +45,7 @@ import TestSupport
         for (first, next) in zip(runs, runs.dropFirst() + [items.count]) {
           var run = Array(items[first..<next])
           if random.below(2) == 0 { run.reverse() }
-          run.withUnsafeMutableBufferPointer { keg.give($0.baseAddress!, $0.count) }
+          keg.giveAll(run)
           keg.checkInvariants()
         }
         #expect(keg.usedCount == 0, "seed \(seed), round \(round)")
