@@ -216,7 +216,11 @@ func damageBefore(_ item: Item) -> Damage? {
 }
 
 func damageBehind(_ item: Item) -> Damage? {
-  damageOfZone(item.userEnd, min(item.end, item.userEnd &+ GuardArena.page))
+  damageOfZone(item.userEnd, endOfRightZone(item))
+}
+
+private func endOfRightZone(_ item: Item) -> UInt {
+  min(item.end, item.userEnd &+ GuardArena.page)
 }
 
 /// Notes that a write past the bounds of a guarded item is reported before it is made.
@@ -234,6 +238,6 @@ func checkGuardedZones(_ item: Item, _ occasion: Occasion) {
   }
   if let damage = damageBehind(item) {
     reportDamage(.overflow, damage, item, occasion)
-    writeZone(item.userEnd, min(item.end, item.userEnd &+ GuardArena.page))
+    writeZone(item.userEnd, endOfRightZone(item))
   }
 }

@@ -121,6 +121,11 @@ uintptr_t keg_debug_trash_in(uintptr_t address, const void *context) {
 
 static const uint64_t all_but_faults = ~((uint64_t)1 << (SIGSEGV - 1));
 
+// False in a child of vfork, and in one that the fork handlers do not know yet.
+static bool is_own_process(void) {
+  return keg_syscall6(KEG_SYS_getpid, 0, 0, 0, 0, 0, 0) == owner;
+}
+
 static void set_mask(const uint64_t *mask) {
   keg_syscall6(14 /* rt_sigprocmask */, SIG_SETMASK, (long)mask, 0, sizeof *mask, 0, 0);
 }
@@ -163,9 +168,9 @@ static void on_fault(int number, siginfo_t *info, void *context) {
   }
   // The last fault of a process is the last moment for a check. A child that the fork
   // handlers do not know yet has nothing to look at, and may find the stack taken.
-  bool is_ours = keg_syscall6(KEG_SYS_getpid, 0, 0, 0, 0, 0, 0) == owner;
-  if (!is_sent && is_ours && (keg_debug_is_guarded(address) || keg_debug_trash_in(address, context) ||
-                   keg_debug_ends_by_fault())) {
+  if (!is_sent && is_own_process() &&
+      (keg_debug_is_guarded(address) || keg_debug_trash_in(address, context) ||
+       keg_debug_ends_by_fault())) {
     bool goes_on = false;
     if (keg_fault_stack_lock()) {
       // A fault of the look itself comes here too, and is said.
@@ -227,7 +232,7 @@ static bool look_at_the_end(uintptr_t address, int is_write, void *context) {
 }
 
 static void on_death(int number, siginfo_t *info, void *context) {
-  if (keg_syscall6(KEG_SYS_getpid, 0, 0, 0, 0, 0, 0) == owner && keg_fault_stack_lock()) {
+  if (is_own_process() && keg_fault_stack_lock()) {
     set_mask(&all_but_faults);
     keg_look(0, 0, context, look_at_the_end);
     keg_fault_stack_unlock();
@@ -297,7 +302,7 @@ void keg_debug_fork_faults(int where) {
 
 static int change(const struct sigaction *action, struct sigaction *old) {
   // A child of vfork has signal actions of its own, but its parent's memory.
-  if (keg_syscall6(KEG_SYS_getpid, 0, 0, 0, 0, 0, 0) != owner) {
+  if (!is_own_process()) {
     struct sigaction before = read_action();
     int result = action ? __sigaction(SIGSEGV, action, NULL) : 0;
     if (result == 0 && old) *old = before;

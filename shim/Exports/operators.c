@@ -1,10 +1,10 @@
 // operators.c: the C++ operators new and delete, all twenty of them.
 //
 // Plain new and delete are the allocator's own functions under further names (see the
-// Makefile's aliases), and program.c has those that only call another; here is what
-// happens when a new fails: the C++ library's own operator is called in our place. It calls malloc
-// once more, then new_handler, then throws bad_alloc, as its users expect; and we
-// need no C++ library to link against. It is looked up only now.
+// Makefile's aliases), and program.c has those that only call another; here is what happens
+// when a new fails: the C++ library's own operator is called in our place. It calls malloc
+// once more, then new_handler, then throws bad_alloc, as its users expect; and we need no
+// C++ library to link against. It is looked up only now.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdbool.h>
