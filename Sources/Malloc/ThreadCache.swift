@@ -1,6 +1,6 @@
 // ThreadCache.swift: a thread's array of bins and what goes with it.
 //
-//    -384                    0        32                     TLS: one pointer
+//    -576                    0        32                     TLS: one pointer
 //     | ThreadCache | pad    | bin 0  | bin 1 = 8 bytes | …      │
 //     ▲ header                ▲ bins ◀───────────────────────────┘
 //
@@ -39,11 +39,8 @@ struct ThreadCache: Linked, ~Copyable {
   let lock: Lock
   /// A byte of each bin's `top` at the last `countIdleBins`.
   var tops: InlineArray<82, UInt8>
-  /// Bit c of the pair: what bin c last exchanged with its zone, it gave.
-  var gaveLow: UInt64
-  var gaveHigh: UInt64
-  /// Items that each bin took from its zone less those that it gave, as far as 16 bits go.
-  var balances: InlineArray<82, Int16>
+  /// Items that each bin took from its zone less those that it gave, as far as 32 bits go.
+  var balances: InlineArray<82, Int32>
   /// Bytes of items that the buckets of all bins can hold.
   var capacityBytes: UInt
   /// Slow paths since the clock was last read.
@@ -53,7 +50,7 @@ struct ThreadCache: Linked, ~Copyable {
   /// How often pthread has run our key's destructor for this thread.
   var exitRounds: UInt32
 
-  static var headerBytes: UInt { 384 }
+  static var headerBytes: UInt { 576 }
   /// The round of destructors that takes the cache down.
   static var lastExitRound: UInt32 { 2 }
   /// What a thread may cache in any case, bytes.
@@ -70,8 +67,6 @@ struct ThreadCache: Linked, ~Copyable {
     mildLow = 0
     mildHigh = 0
     tops = InlineArray(repeating: 0)
-    gaveLow = 0
-    gaveHigh = 0
     balances = InlineArray(repeating: 0)
     lock = Lock(rank: .thread)
     capacityBytes = 0
@@ -106,15 +101,16 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
 
   /// Calls `body` with the index of every bin that has a bucket.
   func forEachUsedBin(_ body: (UInt) -> Void) {
-    var low = pointee.usedLow
-    while low != 0 {
-      body(UInt(bitPattern: low.trailingZeroBitCount))
-      low &= low &- 1
-    }
-    var high = pointee.usedHigh
-    while high != 0 {
-      body(64 &+ UInt(bitPattern: high.trailingZeroBitCount))
-      high &= high &- 1
+    var bits = pointee.usedLow
+    var base: UInt = 0
+    while bits != 0 || base == 0 {
+      if bits == 0 {
+        base = 64
+        bits = pointee.usedHigh
+        continue
+      }
+      body(base &+ UInt(bitPattern: bits.trailingZeroBitCount))
+      bits &= bits &- 1
     }
   }
 
@@ -175,28 +171,18 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
   }
 
   /// Whether a bucket that a bin has too many may be for other threads: the thread has
-  /// freed more than it had allocated, or this is the first after it had too few. A thread
-  /// that frees what it allocated gives it to the slabs, which give it neighbours again.
+  /// freed more than it had allocated. One that frees what it allocated gives it to the
+  /// slabs, which give it neighbours again.
   @inline(__always)
   private func isForOthers(_ index: UInt) -> Bool {
-    if pointee.balances[Int(bitPattern: index)] <= 0 { return true }
-    let gave = index < 64 ? pointee.gaveLow : pointee.gaveHigh
-    return gave &>> UInt64(index & 63) & 1 == 0
+    pointee.balances[Int(bitPattern: index)] <= 0
   }
 
   /// Counts `taken` items that a bin took from its zone; below zero: gave to it.
   @inline(__always)
   private func noteExchange(_ index: UInt, _ taken: Int) {
-    if taken == 0 { return }
     let balance = Int(pointee.balances[Int(bitPattern: index)]) &+ taken
-    pointee.balances[Int(bitPattern: index)] = Int16(clamping: balance)
-    let gave: UInt64 = taken < 0 ? 1 : 0
-    let bit = UInt64(index & 63)
-    if index < 64 {
-      pointee.gaveLow = pointee.gaveLow & ~(1 &<< bit) | gave &<< bit
-    } else {
-      pointee.gaveHigh = pointee.gaveHigh & ~(1 &<< bit) | gave &<< bit
-    }
+    pointee.balances[Int(bitPattern: index)] = Int32(clamping: balance)
   }
 
   /// Called every 64 slow paths. Gives back the items of idle bins, sizes of the

@@ -17,6 +17,17 @@ struct ThreadTests {
   @Test("unusual ends", arguments: ["cancellation", "exit-while-running", "main-leaves-first"])
   func ends(name: String) throws { try expectOK("threads", [name]) }
 
+  @Test("threads that free what they allocated do not pass it on to each other", .ours)
+  func ownItems() throws {
+    let outcome = try run(
+      [try Fixture.build("own_items")], environment: ["KEGMALLOC_CONF": "stats:exit"])
+    outcome.expect(outcome.succeeded)
+    // ITEM SIZE LIMIT USED FREE REQ FAIL SLEEP XDOMAIN SLABS BUCKET
+    let row = outcome.stderr.split(separator: "\n").first { $0.hasPrefix("malloc-32:") }
+    let columns = (row ?? "").split(separator: " ").dropFirst().compactMap { Int($0) }
+    #expect(columns.count == 10 && columns[4] > 5_000_000 && columns[7] < columns[4] / 50, "\(columns)")
+  }
+
   @Test("C++ thread_local destructors allocate and free")
   func threadLocals() throws { try expectOK("thread_locals") }
 }
