@@ -88,6 +88,12 @@ package struct Lock: ~Copyable {
     state.compareExchange(expected: 0, desired: 1, ordering: .acquiring).exchanged
   }
 
+  /// Drops a lock that `tryLockOutOfOrder` took.
+  @inline(__always)
+  package borrowing func unlockOutOfOrder() {
+    if state.exchange(0, ordering: .releasing) == 2 { wakeOne() }
+  }
+
   /// Drops the lock. The caller must hold it.
   @inline(__always)
   package borrowing func unlock() {

@@ -23,6 +23,8 @@ package struct KegPolicy {
   /// A keg of fewer slabs keeps none that is free unless it was told to: for one of many
   /// kegs that the program did not choose, a slab is much.
   package var smallSlabs: UInt = 0
+  /// How often threads may wait for the lock before the keg is divided into domains.
+  package var mostWaits: UInt32 = .max
   package init() {}
 }
 
@@ -67,23 +69,35 @@ extension UnsafeMutablePointer where Pointee == Keg {
   }
 
   /// Wholly free slabs. Called with the lock held.
-  package var freeSlabCount: UInt { UInt(bitPattern: pointee.free.count) }
+  var freeSlabCount: UInt { UInt(bitPattern: pointee.free.count) }
+
+  package var reserve: UInt { pointee.lock.withLock { pointee.policy.reserve } }
 
   package func setReserve(_ count: UInt) {
-    pointee.lock.withLock { pointee.policy.reserve = count }
+    var next = Optional(self)
+    while let keg = next {
+      keg.pointee.lock.withLock { keg.pointee.policy.reserve = count }
+      next = domain(after: keg)
+    }
   }
 
   /// P01: low and high water in items; a drain leaves `low`, a free `high`.
   package func setWatermarks(low: UInt, high: UInt) {
     let items = pointee.layout.itemCount
-    pointee.lock.lock()
-    pointee.policy.lowSlabs = Int(bitPattern: (low &+ items &- 1) / items)
-    pointee.policy.highSlabs = max(
-      high == 0 ? 1 : Int(bitPattern: (high &+ items &- 1) / items), pointee.policy.lowSlabs)
-    pointee.policy.idleSlabs = pointee.policy.highSlabs
-    let surplus = detachSurplus()
-    pointee.lock.unlock()
-    returnSlabs(surplus)
+    let lowSlabs = Int(bitPattern: (low &+ items &- 1) / items)
+    let highSlabs = max(
+      high == 0 ? 1 : Int(bitPattern: (high &+ items &- 1) / items), lowSlabs)
+    var next = Optional(self)
+    while let keg = next {
+      keg.pointee.lock.lock()
+      keg.pointee.policy.lowSlabs = lowSlabs
+      keg.pointee.policy.highSlabs = highSlabs
+      keg.pointee.policy.idleSlabs = highSlabs
+      let surplus = keg.detachSurplus()
+      keg.pointee.lock.unlock()
+      keg.returnSlabs(surplus)
+      next = domain(after: keg)
+    }
   }
 
   /// From now on no slab is given back.
@@ -131,7 +145,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
   /// This keg's slab that `address` lies in, or nil.
   package func slab(holding address: UInt) -> UnsafeMutablePointer<Slab>? {
     guard let map = pointee.heap.pageMap(for: address),
-      case .slab(let slab) = map.owner(at: map.index(of: address)), slab.pointee.keg == self
+      case .slab(let slab) = map.owner(at: map.index(of: address)), owns(slab)
     else { return nil }
     return slab
   }
@@ -155,6 +169,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
   /// Wholly free slabs go back to the heap. Slabs with items in use stay mapped and are
   /// never used again; fini is called for their free items.
   /// - Parameter callsFini: whether fini is called at all.
+  @_optimize(size)
   package func destroy(callsFini: Bool) {
     pointee.lock.lock()
     pointee.flags = KegFlags(rawValue: pointee.flags.rawValue & ~KegFlags.noFree.rawValue)

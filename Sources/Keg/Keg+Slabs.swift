@@ -22,7 +22,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
 
   /// The list a slab belongs on by its count of free items.
   @inline(__always)
-  private func list(for slab: UnsafeMutablePointer<Slab>) -> UInt8 {
+  func list(for slab: UnsafeMutablePointer<Slab>) -> UInt8 {
     let free = UInt(slab.pointee.freeCount)
     let all = pointee.layout.itemCount
     if free == 0 { return Keg.fullList }
@@ -45,7 +45,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
     pointee.freeCount &+= pointee.layout.itemCount
   }
 
-  private func attach(_ slab: UnsafeMutablePointer<Slab>, to list: UInt8) {
+  func attach(_ slab: UnsafeMutablePointer<Slab>, to list: UInt8) {
     slab.pointee.list = list
     if list == Keg.fullList {
       pointee.full.prepend(slab)
@@ -57,7 +57,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
     }
   }
 
-  private func detach(_ slab: UnsafeMutablePointer<Slab>) {
+  func detach(_ slab: UnsafeMutablePointer<Slab>) {
     let list = slab.pointee.list
     if list == Keg.fullList {
       pointee.full.remove(slab)
@@ -132,11 +132,18 @@ extension UnsafeMutablePointer where Pointee == Keg {
 
   /// Takes all free slabs but those that may idle off the keg. Called with the lock held.
   func detachSurplus() -> UnsafeMutablePointer<Slab>? {
+    let free = pointee.free.count
+    return free > 0 && free > idleSlabs ? detachFree(keeping: idleSlabs) : nil
+  }
+
+  /// How many free slabs may stay. Of a domain, one for four in use: in the heap another
+  /// processor would take them, whose cache they are not in.
+  private var idleSlabs: Int {
     let policy = pointee.policy
-    let kept =
-      pointee.slabCount < policy.smallSlabs && policy.idleSlabs == 1 && !isLastLittleTouched
-      ? 0 : policy.idleSlabs
-    return pointee.free.count > kept ? detachFree(keeping: kept) : nil
+    if pointee.slabCount < policy.smallSlabs, policy.idleSlabs == 1, !isLastLittleTouched { return 0 }
+    if pointee.first == nil, !isDivided { return policy.idleSlabs }
+    let used = Int(bitPattern: pointee.slabCount) &- pointee.free.count
+    return max(policy.idleSlabs, used / 4)
   }
 
   /// Whether the first free slab came clean and has few pages: as dirty memory it would be
@@ -183,16 +190,20 @@ extension UnsafeMutablePointer where Pointee == Keg {
     }
   }
 
-  /// Returns every free slab to the heap (U15).
+  /// Returns every free slab of all domains to the heap (U15).
   package func drain() {
-    pointee.lock.lock()
-    pointee.policy.idleSlabs = pointee.policy.highSlabs
-    let chain = detachFree(keeping: slabsToKeep)
-    pointee.lock.unlock()
-    returnSlabs(chain)
+    var next = Optional(self)
+    while let keg = next {
+      keg.pointee.lock.lock()
+      keg.pointee.policy.idleSlabs = keg.pointee.policy.highSlabs
+      let chain = keg.detachFree(keeping: keg.slabsToKeep)
+      keg.pointee.lock.unlock()
+      keg.returnSlabs(chain)
+      next = domain(after: keg)
+    }
   }
 
-  /// Calls `body` with every slab. Called with the lock held.
+  /// Calls `body` with every slab of this domain. Called with the lock held.
   package func forEachSlab(_ body: (UnsafeMutablePointer<Slab>) -> Void) {
     pointee.full.forEach(body)
     pointee.free.forEach(body)
@@ -203,8 +214,18 @@ extension UnsafeMutablePointer where Pointee == Keg {
     }
   }
 
-  /// Real in the INVARIANTS build: lists, counts and bitmaps agree.
+  /// Real in the INVARIANTS build: lists, counts and bitmaps of all domains agree.
   package func checkInvariants() {
+    #if INVARIANTS
+      var next = Optional(self)
+      while let keg = next {
+        keg.checkOwnInvariants()
+        next = domain(after: keg)
+      }
+    #endif
+  }
+
+  private func checkOwnInvariants() {
     #if INVARIANTS
       pointee.lock.lock()
       var slabs: UInt = 0
@@ -213,6 +234,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
         slabs += 1
         free += UInt(slab.pointee.freeCount)
         invariant(list(for: slab) == slab.pointee.list, "keg: slab on the wrong list")
+        invariant(slab.pointee.keg == self, "keg: slab of another domain")
         slab.checkInvariants(itemCount: pointee.layout.itemCount)
       }
       invariant(slabs == pointee.slabCount, "keg: slabCount differs from the lists")

@@ -71,6 +71,13 @@ package struct Keg: ~Copyable {
   package internal(set) var freeCount: UInt
   // Written under the lock; depots read it without for their bound: relaxed.
   private let slabs: Atomic<UInt>
+  /// The keg whose domain this is; nil of the first (KegDomains.swift).
+  var first: UnsafeMutablePointer<Keg>?
+  /// The other domains: their address, or 0. The mask is written before.
+  let others: Atomic<UInt>
+  var domainMask: UInt
+  /// How often the lock was waited for.
+  var waits: UInt32
   /// Slabs made and given back since the start.
   package internal(set) var slabsMade: UInt
   package internal(set) var slabsReturned: UInt
@@ -103,6 +110,10 @@ package struct Keg: ~Copyable {
     full = List()
     free = List()
     freeCount = 0
+    first = nil
+    others = Atomic(0)
+    domainMask = 0
+    waits = 0
     slabs = Atomic(0)
     slabsMade = 0
     slabsReturned = 0
@@ -134,18 +145,27 @@ extension UnsafeMutablePointer where Pointee == Keg {
     _ count: Int, into out: UnsafeMutablePointer<UInt>, mayGrow: Bool = true,
     useReserve: Bool = false
   ) -> Int {
-    pointee.lock.lock()
+    let keg = domainHere
+    let taken = keg.takeOwn(count, into: out, mayGrow, useReserve)
+    return taken == 0 && isDivided ? takeAnywhere(count, into: out, useReserve) : taken
+  }
+
+  /// Takes items of this domain, which takes over a slab of another, or makes one.
+  func takeOwn(
+    _ count: Int, into out: UnsafeMutablePointer<UInt>, _ mayGrow: Bool, _ useReserve: Bool
+  ) -> Int {
+    lockCountingWaits()
     var free = available(useReserve)
-    while mayGrow, free < (count &+ 1) / 2 {
+    while free < (count &+ 1) / 2 {
       let isNeeded = free == 0
-      let isMade = addSlab(isNeeded)
+      let isMade = isNeeded && adoptSlab() || mayGrow && addSlab(isNeeded)
       free = available(useReserve)
       // Without a slab more, what was free may be another's, or the heap's again by now.
       if !isMade, isNeeded || free > 0 { break }
     }
     let taken = min(count, free)
     takeFromSlabs(taken, into: out)
-    pointee.lock.unlock()
+    unlockAndDivide()
     return taken
   }
 
@@ -164,7 +184,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
   }
 
   /// - Precondition: so many items are free.
-  private func takeFromSlabs(_ count: Int, into out: UnsafeMutablePointer<UInt>) {
+  func takeFromSlabs(_ count: Int, into out: UnsafeMutablePointer<UInt>) {
     var left = count
     while left > 0, let slab = fullestSlab() {
       left &-= slab.take(left, stride: pointee.layout.stride, below: out + left)
@@ -177,21 +197,38 @@ extension UnsafeMutablePointer where Pointee == Keg {
   ///
   /// Items freed in no order lie in many slabs, whose headers are not in the cache:
   /// they are fetched a few items ahead.
+  ///
+  /// Those of each domain go at once; `items` is in another order afterwards.
   package func give(_ items: UnsafeMutablePointer<UInt>, _ count: Int) {
+    var left = count
+    while left > 0 { left = slab(of: items[0]).pointee.keg.giveOwn(items, left) }
+  }
+
+  /// Gives back the items of this domain.
+  /// - Returns: how many were others'; they are the first of `items` then.
+  private func giveOwn(_ items: UnsafeMutablePointer<UInt>, _ count: Int) -> Int {
     let ahead = 6
     let map = pointee.heap.pointee.pageMap
-    pointee.lock.lock()
+    lockCountingWaits()
     var i = 0
+    var others = 0
     while i < count {
       if i &+ ahead < count { prefetchSlab(of: items[i &+ ahead], map) }
       let slab = slab(of: items[i])
+      if _slowPath(slab.pointee.keg != self) {
+        items[others] = items[i]
+        others &+= 1
+        i &+= 1
+        continue
+      }
       i &+= give(items + i, count &- i, to: slab)
       relist(slab)
     }
-    pointee.freeCount &+= UInt(bitPattern: count)
+    pointee.freeCount &+= UInt(bitPattern: count &- others)
     let surplus = detachSurplus()
-    pointee.lock.unlock()
+    unlockAndDivide()
     returnSlabs(surplus)
+    return others
   }
 
   /// Marks the items free that lie in `slab`, up to the first that does not.
@@ -292,6 +329,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
   }
 
   /// Gives one item back.
+  @inline(never)
   package func give(_ item: UInt) {
     var item = item
     withUnsafeMutablePointer(to: &item) { give($0, 1) }
@@ -309,11 +347,11 @@ extension UnsafeMutablePointer where Pointee == Keg {
       slab.address &+ Slab.headerBytes &+ (offset &* pointee.reciprocal) &>> 46 &* 8)
   }
 
-  /// The slab that `item` lies in. Dies when there is none of this keg.
+  /// The slab that `item` lies in. Dies when there is none of this keg or its domains.
   @inline(__always)
   private func slab(of item: UInt) -> UnsafeMutablePointer<Slab> {
     if let map = pointee.heap.pageMap(for: item),
-      case .slab(let slab) = map.owner(at: map.index(of: item)), slab.pointee.keg == self
+      case .slab(let slab) = map.owner(at: map.index(of: item)), owns(slab)
     {
       return slab
     }

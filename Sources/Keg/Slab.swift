@@ -12,6 +12,7 @@
 // Lock: the keg's.
 
 import Base
+import Synchronization
 import Vmem
 
 package struct Slab: Linked, ~Copyable {
@@ -19,7 +20,10 @@ package struct Slab: Linked, ~Copyable {
   package var previous: UnsafeMutablePointer<Slab>?
   /// The first item.
   package let base: UInt
-  package let keg: UnsafeMutablePointer<Keg>
+  // Written under the locks of both kegs when another domain takes the slab over
+  // (KegDomains.swift); who reads it without looks again under the lock. Releases the
+  // domain to a thread that never asked for it.
+  private let owner: Atomic<UnsafeMutablePointer<Keg>>
   /// The span the chunks are.
   package let span: UnsafeMutablePointer<BoundaryTag>
   package var freeCount: UInt32
@@ -45,13 +49,18 @@ package struct Slab: Linked, ~Copyable {
     next = nil
     previous = nil
     self.base = base
-    self.keg = keg
+    owner = Atomic(keg)
     self.span = span
     freeCount = UInt32(truncatingIfNeeded: itemCount)
     firstWord = 0
     list = 0
     touchedBytes = 0
     records = 0
+  }
+
+  package internal(set) var keg: UnsafeMutablePointer<Keg> {
+    @inline(__always) get { owner.load(ordering: .acquiring) }
+    nonmutating set { owner.store(newValue, ordering: .releasing) }
   }
 }
 

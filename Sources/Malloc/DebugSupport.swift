@@ -119,9 +119,9 @@ package enum Core {
   package static func lockAll() { forkPrepare() }
   package static func unlockAll() { forkParent() }
 
-  /// Calls `body` with every zone of the size classes that is in use.
+  /// Calls `body` with every keg, domain by domain, of the size classes that are in use.
   package static func forEachKeg(_ body: (UnsafeMutablePointer<Keg>) -> Void) {
     guard isRunning else { return }
-    process.pointee.forEachZone { if let keg = $0.pointee.keg { body(keg) } }
+    process.pointee.forEachKeg(body)
   }
 }

@@ -81,6 +81,7 @@ private func endFork() -> UInt? {
 }
 
 /// Takes, drops or resets every lock, in rank order.
+@_optimize(size)
 private func forEachLock(_ action: LockAction) {
   guard let heap = process.pointee.heap else { return }
   let above = layerAbove
@@ -92,7 +93,7 @@ private func forEachLock(_ action: LockAction) {
   if action != .drop { action.apply(to: process.pointee.registryLock) }
   process.pointee.forEachZone { action.apply(to: $0.pointee.lock) }
   above.pointee.forEachLock(.zones, action)
-  process.pointee.forEachZone { if let keg = $0.pointee.keg { action.apply(to: keg.pointee.lock) } }
+  process.pointee.forEachKeg { action.apply(to: $0.pointee.lock) }
   above.pointee.forEachLock(.kegs, action)
   action.apply(to: heap.pointee.lock)
   above.pointee.forEachLock(.arenas, action)

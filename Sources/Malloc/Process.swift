@@ -118,6 +118,7 @@ struct Process: ~Copyable {
   }
 
   @inline(never)
+  @_optimize(size)
   private mutating func makeZone(_ index: UInt) -> UnsafeMutablePointer<Zone>? {
     registryLock.lock()
     defer { registryLock.unlock() }
@@ -137,6 +138,7 @@ struct Process: ~Copyable {
         hasMargin: size <= heap.pointee.mostMargined,
         leastItems: leastItems(ofSize: size)))
     keg.pointee.policy.smallSlabs = 16
+    keg.pointee.policy.mostWaits = 32
     zone.initialize(
       to: Zone(
         name: name, itemSize: size, keg: keg, pools: bucketPools,
@@ -152,6 +154,21 @@ struct Process: ~Copyable {
     while index <= SizeClass.count {
       if let zone = existingZone(index) { body(zone) }
       index &+= 1
+    }
+  }
+}
+
+extension Process {
+  /// Calls `body` with every keg in use, domain by domain.
+  func forEachKeg(_ body: (UnsafeMutablePointer<Keg>) -> Void) {
+    forEachZone { zone in
+      guard let first = zone.pointee.keg else { return }
+      var next = Optional(first)
+      while let keg = next {
+        // Before `body`, which may drop the lock under which a keg is divided.
+        next = first.domain(after: keg)
+        body(keg)
+      }
     }
   }
 }

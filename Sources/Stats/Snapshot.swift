@@ -53,12 +53,11 @@ package struct ZoneRow {
     var free: UInt = 0
     var taken: UInt = 0
     if let keg = zone.pointee.keg {
-      keg.pointee.lock.lock()
-      slabs = keg.pointee.slabCount
-      bytes = keg.pointee.byteCount
-      free = keg.pointee.freeCount
-      taken = keg.pointee.usedCount
-      keg.pointee.lock.unlock()
+      let all = keg.totals()
+      slabs = all.slabs
+      bytes = slabs &* keg.pointee.layout.byteCount
+      free = all.freeItems
+      taken = slabs &* keg.pointee.layout.itemCount &- free
     }
     // A keg may serve several zones of the program, and a cache zone has none.
     if zone.pointee.keg == nil || zone.pointee.keg.unsafelyUnwrapped.pointee.bin == 0 {

@@ -135,12 +135,10 @@ extension UnsafeMutablePointer where Pointee == Handle {
       inside.itemsOut = zone.itemsOut
       zone.pointee.lock.unlock()
       guard let keg else { return }
-      keg.pointee.lock.lock()
       inside.hasKeg = true
       inside.layout = keg.pointee.layout
-      inside.reserve = keg.pointee.policy.reserve
-      inside.freeSlabs = keg.freeSlabCount
-      keg.pointee.lock.unlock()
+      inside.reserve = keg.reserve
+      inside.freeSlabs = keg.totals().freeSlabs
     }
     return inside
   }

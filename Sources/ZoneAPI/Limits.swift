@@ -220,13 +220,12 @@ extension UnsafeMutablePointer where Pointee == Handle {
       zone.pointee.lock.unlock()
       taken = all.imported &- all.released
       if let keg {
-        keg.pointee.lock.lock()
+        let totals = keg.totals()
         all.stride = keg.pointee.layout.stride
-        all.slabs = keg.pointee.slabCount
+        all.slabs = totals.slabs
         all.slabItems = keg.pointee.layout.itemCount
-        all.slabBytes = keg.pointee.byteCount
-        all.freeItems = keg.pointee.freeCount
-        keg.pointee.lock.unlock()
+        all.slabBytes = totals.slabs &* keg.pointee.layout.byteCount
+        all.freeItems = totals.freeItems
       } else if let backed = pointee.backed {
         backed.pointee.lock.lock()
         all.stride = backed.pointee.stride

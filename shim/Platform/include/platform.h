@@ -234,6 +234,14 @@ static inline bool keg_signal_watch_is_set(void) {
   const uintptr_t *word = (const uintptr_t *)(keg_thread_pointer() + (uintptr_t)keg_watch_offset);
   return __atomic_load_n(word, __ATOMIC_RELAXED) == (uintptr_t)keg_watch;
 }
+/// What a thread shares with those that run on its processor: the processor's number, as
+/// the kernel writes it 4 bytes before the watch; without that a number of the thread's own.
+static inline uintptr_t keg_home(void) {
+  uintptr_t thread = keg_thread_pointer();
+  ptrdiff_t offset = __atomic_load_n(&keg_watch_offset, __ATOMIC_RELAXED);
+  if (offset == 0) return (thread >> 12) * 0x9e3779b97f4a7c15u >> 56;
+  return __atomic_load_n((const uint32_t *)(thread + (uintptr_t)offset - 4), __ATOMIC_RELAXED);
+}
 /// Sets the watch. False: the kernel or the C library offers none.
 extern bool keg_set_signal_watch(void) KEG_HIDDEN;
 extern void keg_clear_signal_watch(void) KEG_HIDDEN;
