@@ -126,7 +126,7 @@ $(OUT)/lib/pkgconfig/kegmalloc.pc: shim/kegmalloc.pc.in Makefile
 $(OUT)/lib/libkegmalloc.so: $(LIBRARY)
 	@mkdir -p $(@D)
 	$(OBJCOPY) --only-keep-debug $< $(@D)/libkegmalloc.so.debug
-	$(OBJCOPY) --strip-all --add-gnu-debuglink=$(@D)/libkegmalloc.so.debug $< $@
+	$(OBJCOPY) --strip-all --remove-section=.comment --add-gnu-debuglink=$(@D)/libkegmalloc.so.debug $< $@
 	ln -sf libkegmalloc.so $(@D)/libkegmalloc.so.1
 
 $(OUT)/lib/libkegmalloc-debug.so: $(DEBUG_LIBRARY)

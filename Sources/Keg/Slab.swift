@@ -107,16 +107,17 @@ extension UnsafeMutablePointer where Pointee == Slab {
     while left > 0 {
       var bits = words[word]
       var address = base &+ UInt(bitPattern: word) &* 64 &* stride
-      if bits == ~0, left >= 64 {
-        out -= 64
-        var i = 63
-        while i >= 0 {
+      if bits == ~0 {
+        let run = min(left, 64)
+        out -= run
+        var i = run
+        while i > 0 {
+          i &-= 1
           out[i] = address
           address &+= stride
-          i &-= 1
         }
-        left &-= 64
-        bits = 0
+        left &-= run
+        bits = run == 64 ? 0 : ~0 &<< UInt64(run)
       } else {
         while bits != 0, left > 0 {
           let bit = UInt(bitPattern: bits.trailingZeroBitCount)

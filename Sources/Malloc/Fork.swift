@@ -81,7 +81,6 @@ private func endFork() -> UInt? {
 }
 
 /// Takes, drops or resets every lock, in rank order.
-@_optimize(size)
 private func forEachLock(_ action: LockAction) {
   guard let heap = process.pointee.heap else { return }
   let above = layerAbove

@@ -119,7 +119,7 @@ package enum LockAction: UInt8 {
   /// In the child: its holder does not exist there.
   case reset
 
-  @inline(__always)
+  @inline(never)
   package func apply(to lock: borrowing Lock) {
     switch self {
     case .take: lock.lock()
