@@ -1,6 +1,7 @@
 // Fault.swift: SIGSEGV: was it a guard page, or a pointer out of freed memory?
 //
 //   fault ─▶ our handler ─▶ in the arena? which item is nearest? ─────▶ report
+//                │   └────▶ where the heap may grow? which block was missed? ▶ │
 //                │   └────▶ 0xdeadc0de in a register? who held it? ─▶    │
 //                │   └────▶ nobody handles it? a last check ────────▶    │
 //                └──────────────▶ the program's handler, or the default ◀┘
@@ -17,15 +18,15 @@ import Platform
 
 func installFaultHandler() { if keg_debug_can_take_faults() { keg_debug_take_faults() } }
 
-/// Whether a page that faults may be one of ours.
-@c func keg_debug_is_guarded(_ address: UInt) -> Bool {
-  keg_debug_is_running() && debug.pointee.guardArena.contains(address)
+/// Whether a page that faults may be one of ours: guarded, or nobody's yet.
+@c func keg_debug_is_ours(_ address: UInt) -> Bool {
+  keg_debug_is_running() && (debug.pointee.guardArena.contains(address) || isHeapSpace(address))
 }
 
 /// Where the pages of the live guarded item end on which `address` lies; 0: on none.
 @c func keg_debug_usable_end(_ address: UInt) -> UInt {
-  guard keg_debug_is_guarded(address), let item = debug.pointee.guardArena.find(address),
-    item.record.state == .live, address < item.end
+  guard keg_debug_is_running(), debug.pointee.guardArena.contains(address),
+    let item = debug.pointee.guardArena.find(address), item.record.state == .live, address < item.end
   else { return 0 }
   return item.end
 }
@@ -47,6 +48,8 @@ func installFaultHandler() { if keg_debug_can_take_faults() { keg_debug_take_fau
       report(guardFinding(address, item, isWrite != 0), context)
     }
     goesOn = Core.option(.debugGuardFault) == GuardFaultMode.goOn && openGuard(address)
+  } else if isHeapSpace(address) {
+    report(strayAccess(address, isWrite != 0), context)
   } else {
     let trash = keg_debug_trash_in(address, context)
     if trash != 0, debug.pointee.isTrashing { report(finding(trash, context), context) }

@@ -83,25 +83,33 @@ private func heldItem(near address: UInt, _ registers: InlineArray<17, UInt>) ->
 
 /// What an access to a page that faults is, or one by a system call.
 func guardFinding(_ address: UInt, _ item: Item, _ isWrite: Bool) -> Finding {
-  let kind: FindingClass
-  let phrase: StaticString
   if item.record.state != .live, item.record.state != .busy {
-    kind = .useAfterFree
-    phrase = isWrite ? "write to a freed block" : "read of a freed block"
-  } else if address < item.user {
-    kind = .underflow
-    phrase = isWrite ? "write before the start of a block" : "read before the start of a block"
-  } else {
-    kind = .overflow
-    phrase = isWrite ? "write past the end of a block" : "read past the end of a block"
+    var finding = Finding(
+      .useAfterFree, isWrite ? "write to a freed block" : "read of a freed block", at: address, item)
+    finding.access = isWrite ? .write : .read
+    return finding
   }
-  var finding = Finding(kind, phrase, at: address, item)
-  finding.access = isWrite ? .write : .read
-  if isWrite, kind != .useAfterFree {
+  var finding = findingOutside(item, address, isWrite)
+  if isWrite {
     // What it has written already, in the gap between block and page.
-    finding.damage = kind == .underflow ? damageBefore(item) : damageBehind(item)
+    finding.damage = finding.kind == .underflow ? damageBefore(item) : damageBehind(item)
     noteFault(item)
   }
+  return finding
+}
+
+/// What an access before or past a block is.
+func findingOutside(_ item: Item, _ address: UInt, _ isWrite: Bool) -> Finding {
+  var finding =
+    address < item.user
+    ? Finding(
+      .underflow,
+      isWrite ? "write before the start of a block" : "read before the start of a block",
+      at: address, item)
+    : Finding(
+      .overflow, isWrite ? "write past the end of a block" : "read past the end of a block",
+      at: address, item)
+  finding.access = isWrite ? .write : .read
   return finding
 }
 

@@ -136,21 +136,43 @@ func checkFreeSpans() {
 /// Somebody wrote where nobody has anything: past the block before, or before the next.
 @inline(never)
 func reportStray(_ damage: Damage, _ occasion: Occasion = .checking) {
-  let before = blockBefore(damage.start)
-  let after = blockAfter(damage.end)
-  let isBefore =
-    switch (before, after) {
-    case (let before?, let after?): damage.start &- before.userEnd <= after.user &- damage.end
-    case (nil, nil), (_?, nil): true
-    case (nil, _?): false
-    }
-  if let item = isBefore ? before : after {
-    reportDamage(isBefore ? .overflow : .underflow, damage, item, occasion)
+  if let item = missedBlock(damage.start, damage.end) {
+    reportDamage(item.user < damage.start ? .overflow : .underflow, damage, item, occasion)
   } else {
     var finding = Finding(.overflow, "write outside every block", at: damage.start)
     finding.access = .write
     report(finding)
   }
+}
+
+/// Whether `address` lies in the address space of the heap.
+func isHeapSpace(_ address: UInt) -> Bool {
+  let heap = Core.heap
+  let start = heap.pointee.reservation.start
+  return address &- start < heap.pointee.reservation.end &- start
+}
+
+/// What an access to address space of the heap that has no memory yet is. No block is named
+/// that lies further away than `farthest`.
+func strayAccess(_ address: UInt, _ isWrite: Bool) -> Finding {
+  let farthest: UInt = 1 &<< 26
+  let heap = Core.heap
+  let (start, top) = (heap.pointee.reservation.heapStart, heap.pointee.reservation.heapTop)
+  let near = min(max(address, start), top &- 1)
+  let isNear = max(address, near) &- min(address, near) <= farthest
+  if isNear, let item = missedBlock(near, near) { return findingOutside(item, address, isWrite) }
+  var finding = Finding(
+    .overflow, isWrite ? "write outside every block" : "read outside every block", at: address)
+  finding.access = isWrite ? .write : .read
+  return finding
+}
+
+/// The block that is nearest to the bytes from `start` to `end`, which nobody has.
+private func missedBlock(_ start: UInt, _ end: UInt) -> Item? {
+  let before = blockBefore(start)
+  let after = blockAfter(end)
+  guard let before, let after else { return before ?? after }
+  return start &- before.userEnd <= after.user &- end ? before : after
 }
 
 /// The live block that begins a few bytes behind `address`, where nobody has anything:

@@ -294,6 +294,34 @@ struct GuardHandlerTests {
         && outcome.stderr.contains("kegmalloc: summary: process "), name)
   }
 
+  @Test(
+    "a fault far from a block, where the heap has no memory, is told with the block it missed",
+    arguments: [
+      ("write", 1 << 25, "overflow: write past the end of a block"),
+      ("read", 1 << 25, "overflow: read past the end of a block"),
+      ("write", -(1 << 25), "underflow: write before the start of a block"),
+      ("read", -(1 << 20), "underflow: read before the start of a block"),
+      ("handled", 1 << 25, "overflow: write past the end of a block"),
+    ])
+  func farAccess(how: String, offset: Int, what: String) throws {
+    let outcome = try guarded("far_accesses", [how, "\(offset)"], conf: "")
+    let isHandled = how == "handled"
+    outcome.expect(outcome.status == (isHandled ? .exited(99) : .killed(signal: SIGSEGV)))
+    outcome.expect(outcome.stdout == (isHandled ? "ok\n" : "") && outcome.reportCount == 1)
+    outcome.expect(
+      outcome.stderr.contains("ERROR: \(what) at ") && outcome.stderr.contains(": 40 bytes by malloc at ")
+        && outcome.stderr.contains("offset \(offset), ") && outcome.stderr.contains("allocate_block"))
+  }
+
+  @Test("a fault further away names no block")
+  func furtherAccess() throws {
+    let outcome = try guarded("far_accesses", ["write", "\(1 << 30)"], conf: "")
+    outcome.expect(outcome.status == .killed(signal: SIGSEGV) && outcome.reportCount == 1)
+    outcome.expect(
+      outcome.stderr.contains("overflow: write outside every block")
+        && !outcome.stderr.contains("allocated by"))
+  }
+
   @Test("such signals look to the program as they would without us")
   func asked() throws {
     for conf in ["", "guard:right"] {

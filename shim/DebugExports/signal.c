@@ -26,7 +26,7 @@ extern int __sigaction(int, const struct sigaction *, struct sigaction *);
 extern sighandler_t ssignal(int, sighandler_t);
 
 // Sources/Debug/Fault.swift
-extern bool keg_debug_is_guarded(uintptr_t address) KEG_DEBUG_HIDDEN;
+extern bool keg_debug_is_ours(uintptr_t address) KEG_DEBUG_HIDDEN;
 extern uintptr_t keg_debug_usable_end(uintptr_t address) KEG_DEBUG_HIDDEN;
 extern bool keg_debug_fault(uintptr_t address, int is_write, void *context) KEG_DEBUG_HIDDEN;
 // Sources/Debug/Ending.swift
@@ -169,7 +169,7 @@ static void on_fault(int number, siginfo_t *info, void *context) {
   // The last fault of a process is the last moment for a check. A child that the fork
   // handlers do not know yet has nothing to look at, and may find the stack taken.
   if (!is_sent && is_own_process() &&
-      (keg_debug_is_guarded(address) || keg_debug_trash_in(address, context) ||
+      (keg_debug_is_ours(address) || keg_debug_trash_in(address, context) ||
        keg_debug_ends_by_fault())) {
     bool goes_on = false;
     if (keg_fault_stack_lock()) {
