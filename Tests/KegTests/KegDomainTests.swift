@@ -3,7 +3,6 @@
 import Base
 import Pages
 import Platform
-import Synchronization
 import TestSupport
 import Testing
 
@@ -171,7 +170,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
   func walk() {
     Rig.use { rig in
       let keg = Shared(rig.keg(size: 64))
-      let exchange = Exchange()
+      let exchange = Collected<[UInt]>()
       rig.inParallel(4) { index in
         var random = SeededGenerator(seed: UInt64(index))
         var held: [UInt] = []
@@ -180,8 +179,9 @@ extension UnsafeMutablePointer where Pointee == Keg {
           let fresh = keg.pointer.takeAll(random.below(200))
           for item in fresh { item.word = UInt(index) }
           if fresh.contains(where: { $0.word != UInt(index) }) { die("test: one item for two threads") }
-          // What another thread left there comes for it.
-          held += exchange.swap(fresh)
+          // What other threads have left there is for this one.
+          held += exchange.removeAll().joined()
+          exchange.append(fresh)
           held.shuffle(using: &random)
           let gone = Array(held.suffix(random.below(held.count + 1)))
           held.removeLast(gone.count)
@@ -190,7 +190,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
         }
         keg.pointer.giveAll(held)
       }
-      let left = exchange.swap([])
+      let left = Array(exchange.removeAll().joined())
       let used = keg.pointer.domains.reduce(0) { $0 + $1.usedCount }
       #expect(keg.pointer.isDivided && used == UInt(left.count))
       keg.pointer.checkInvariants()
@@ -198,18 +198,6 @@ extension UnsafeMutablePointer where Pointee == Keg {
       keg.pointer.drain()
       #expect(keg.pointer.totals().slabs == 0 && rig.heap.inUseBytes == 0)
       rig.heap.checkInvariants()
-    }
-  }
-}
-
-/// Where threads leave items for each other.
-private final class Exchange: Sendable {
-  private let items = Mutex<[UInt]>([])
-  func swap(_ new: [UInt]) -> [UInt] {
-    items.withLock {
-      let old = $0
-      $0 = new
-      return old
     }
   }
 }
