@@ -98,7 +98,7 @@ package struct Lock: ~Copyable {
   @inline(__always)
   package borrowing func unlock() {
     noteDropped()
-    if state.exchange(0, ordering: .releasing) == 2 { wakeOne() }
+    unlockOutOfOrder()
   }
 
   @inline(__always)

@@ -169,7 +169,6 @@ extension UnsafeMutablePointer where Pointee == Keg {
   /// Wholly free slabs go back to the heap. Slabs with items in use stay mapped and are
   /// never used again; fini is called for their free items.
   /// - Parameter callsFini: whether fini is called at all.
-  @_optimize(size)
   package func destroy(callsFini: Bool) {
     pointee.lock.lock()
     pointee.flags = KegFlags(rawValue: pointee.flags.rawValue & ~KegFlags.noFree.rawValue)

@@ -132,8 +132,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
 
   /// Takes all free slabs but those that may idle off the keg. Called with the lock held.
   func detachSurplus() -> UnsafeMutablePointer<Slab>? {
-    let free = pointee.free.count
-    return free > 0 && free > idleSlabs ? detachFree(keeping: idleSlabs) : nil
+    pointee.free.isEmpty ? nil : detachFree(keeping: idleSlabs)
   }
 
   /// How many free slabs may stay. Of a domain, one for four in use: in the heap another

@@ -102,9 +102,8 @@ extension UnsafeMutablePointer where Pointee == Keg {
         for: UInt8.self, count: Int(mask &* Keg.domainBytes))
     pointee.lock.lock()
     pointee.waits = 0
-    if mask == 0 || isDivided { pointee.policy.mostWaits = .max }
+    if mask == 0 || memory != nil { pointee.policy.mostWaits = .max }
     if let memory, !isDivided {
-      pointee.policy.mostWaits = .max
       var i: UInt = 0
       while i < mask {
         makeDomain(UnsafeMutableRawPointer(memory) + Int(i &* Keg.domainBytes))

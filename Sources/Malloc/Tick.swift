@@ -106,7 +106,7 @@ func requestDrains(_ request: DrainRequest) {
       $0.pointee.drainRequest.store(request.rawValue, ordering: .relaxed)
     }
   }
-  process.pointee.threadListLock.unlock()
+  process.pointee.threadListLock.unlockOutOfOrder()
 }
 
 /// malloc_trim(3): everything goes back that is not in other threads' arrays, and
