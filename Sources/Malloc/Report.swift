@@ -19,38 +19,34 @@ func itemsInArrays(_ index: UInt) -> UInt {
   return UInt(bitPattern: items)
 }
 
-/// Calls `body`, which may allocate, with a row for every zone in use; returns the totals.
-private func snapshot(_ body: (ZoneRow) -> Void) -> Totals {
+/// How the rows of zones are written.
+private enum RowFormat {
+  case none
+  case table
+  case xml
+}
+
+/// Counts all that the process has, and writes a row for every zone in use.
+@inline(never)
+private func snapshot(_ format: RowFormat, to text: inout Text) -> Totals {
   var totals = Totals()
   guard let heap = process.pointee.heap else { return totals }
   totals.threads = UInt(bitPattern: process.pointee.threads.count)
-  var slabBytes: UInt = 0
   var index: UInt = 1
   while index <= SizeClass.count {
     if let zone = process.pointee.existingZone(index) {
-      let row = ZoneRow(zone, inArrays: itemsInArrays(index))
-      totals.add(row)
-      slabBytes &+= row.slabBytes
-      body(row)
+      add(zone, itemsInArrays(index), to: &totals, format, &text)
     }
     index &+= 1
   }
-  forEachProgramZone { zone, inArrays in
-    let row = ZoneRow(zone, inArrays: inArrays)
-    // The keg of a secondary zone is in its primary's row.
-    if !zone.pointee.flags.contains(.secondary) {
-      totals.add(row)
-      slabBytes &+= row.slabBytes
-    }
-    body(row)
-  }
+  forEachProgramZone { add($0, $1, to: &totals, format, &text) }
   add(heap.pointee.arena.sizes, to: &totals)
   add(heap.pointee.outsideArena.sizes, to: &totals)
   let recent = heap.recentBytes
   totals.dirty &+= recent
   let headroom = heap.headroomBytes
   totals.clean &+= headroom
-  totals.usedLarge &-= min(slabBytes &+ recent &+ headroom, totals.usedLarge)
+  totals.usedLarge &-= min(totals.slabs &+ recent &+ headroom, totals.usedLarge)
   totals.metadata = heap.pointee.metadata.pointee.usedBytes
   totals.purged = heap.pointee.purgedBytes
   totals.purgeCount = heap.pointee.purgeCount
@@ -73,6 +69,22 @@ private func forEachProgramZone(_ body: (UnsafeMutablePointer<Zone>, UInt) -> Vo
   }
 }
 
+/// Counts a zone, and writes its row.
+@inline(never)
+private func add(
+  _ zone: UnsafeMutablePointer<Zone>, _ inArrays: UInt, to totals: inout Totals,
+  _ format: RowFormat, _ text: inout Text
+) {
+  let row = ZoneRow(zone, inArrays: inArrays)
+  // The keg of a secondary zone is in its primary's row.
+  if !zone.pointee.flags.contains(.secondary) { totals.add(row) }
+  switch format {
+  case .none: break
+  case .table: write(row, to: &text)
+  case .xml: writeXML(row, to: &text)
+  }
+}
+
 /// Counts an arena; what is in use includes the slabs.
 private func add(_ sizes: ArenaSizes, to totals: inout Totals) {
   totals.heap &+= sizes.total
@@ -86,7 +98,7 @@ private func add(_ sizes: ArenaSizes, to totals: inout Totals) {
   guard boot() else { return }
   var text = Text(to: descriptor)
   writeHeading(to: &text)
-  let totals = snapshot { write($0, to: &text) }
+  let totals = snapshot(.table, to: &text)
   writePools(&text)
   write(totals, to: &text)
   text.flush()
@@ -128,7 +140,7 @@ private func writePools(_ text: inout Text) {
 ) {
   var text = Text(to: write, context: context)
   writeXMLHeading(to: &text)
-  let totals = snapshot { writeXML($0, to: &text) }
+  let totals = snapshot(.xml, to: &text)
   writeXML(totals, to: &text)
   text.flush()
 }
@@ -136,10 +148,10 @@ private func writePools(_ text: inout Text) {
 /// mallinfo2(3): arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks,
 /// fordblks, keepcost. Large blocks count as uordblks, not as mapped ones.
 @c func keg_read_mallinfo(_ figures: UnsafeMutablePointer<UInt>) {
-  var free: UInt = 0
-  let totals = snapshot { free &+= $0.free }
+  var text = Text(to: -1)
+  let totals = snapshot(.none, to: &text)
   figures[0] = totals.heap
-  figures[1] = free
+  figures[1] = totals.freeItems
   figures[7] = totals.used
   figures[8] = totals.heap &- totals.used
   figures[9] = totals.dirty

@@ -85,6 +85,10 @@ package struct Totals {
   package var cachedSmall: UInt = 0
   /// Free items and tails of slabs.
   package var freeInSlabs: UInt = 0
+  /// Bytes of all slabs.
+  package var slabs: UInt = 0
+  /// How many free items they have.
+  package var freeItems: UInt = 0
   package var usedLarge: UInt = 0
   /// Free spans that may hold dirty pages, and those known to be zero.
   package var dirty: UInt = 0
@@ -98,6 +102,8 @@ package struct Totals {
 
   package mutating func add(_ row: ZoneRow) {
     usedSmall &+= row.used &* row.size
+    slabs &+= row.slabBytes
+    freeItems &+= row.free
     cachedSmall &+= (row.inArrays &+ row.inDepot) &* row.size
     freeInSlabs &+= row.slabBytes &- row.used &* row.size &- (row.inArrays &+ row.inDepot) &* row.size
   }

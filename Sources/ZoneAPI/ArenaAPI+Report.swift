@@ -123,11 +123,11 @@ private enum SizeQuestion {
 ) -> Int32 {
   guard let visit, let record = liveRecord(handle) else { return ErrorNumber.invalid }
   var cursor = WalkCursor()
-  var batch = InlineArray<32, Whereabouts>(repeating: Whereabouts())
+  var batch = InlineArray<2, Whereabouts>(repeating: Whereabouts())
   while true {
     var count = 0
     let result = withUnsafeMutablePointer(to: &batch[0]) { room in
-      inSection { count = record.pointee.arena.copy(32, after: &cursor, to: room) }
+      inSection { count = record.pointee.arena.copy(2, after: &cursor, to: room) }
     }
     if result != .done { return errorNumber(result, 0) }
     if count == 0 { return 0 }
