@@ -43,6 +43,8 @@ package struct Heap: ~Copyable {
   /// Slabs of the zones of malloc with items of at most so many bytes have a margin.
   package var mostMargined: UInt = 0
   fileprivate let recent: RecentSpans
+  /// See HomeSpans.swift: their address and how many are in use.
+  let homes = Atomic<UInt>(0)
   /// See Heap+Headroom.swift.
   let recentGrowing: GrowingSpans
   /// The time when one of them was last used. Relaxed: stands for itself.
@@ -175,8 +177,8 @@ private func importChunks(
 ) -> UInt {
   let heap = UInt(bitPattern: source).pointer(to: Heap.self)
   let bytes = heap.pointee.committedBytes
-  if heap.pointee.mustGrow.load(ordering: .relaxed) == 0, let relieve = heap.pointee.relieve,
-    relieve(bytes)
+  if heap.pointee.mustGrow.load(ordering: .relaxed) == 0,
+    heap.countHomeBytes() > 0 || heap.pointee.relieve?(bytes) ?? false
   {
     return Arena.none
   }
@@ -222,10 +224,13 @@ extension UnsafeMutablePointer where Pointee == Heap {
   package func allocateSpan(_ size: UInt) -> TagPointer? {
     let size = size.roundedUp(to: Chunk.size)
     var span = pointee.arena.allocate(size)
-    if span == nil || !span.unsafelyUnwrapped.pointee.isDirty, flushRecent() {
+    if span == nil || !span.unsafelyUnwrapped.pointee.isDirty {
       // No clean memory is used while dirty memory can be had.
-      if let clean = span { pointee.arena.free(clean, dirty: false, stamp: 0) }
-      span = pointee.arena.allocate(size)
+      let other = takeAnyHome(size)
+      if other != nil || flushHomes(onlyIdle: false) || flushRecent() {
+        if let clean = span { pointee.arena.free(clean, dirty: false, stamp: 0) }
+        span = other ?? pointee.arena.allocate(size)
+      }
     }
     span = span ?? growing { $0.arena.allocate(size) } ?? pointee.outsideArena.allocate(size)
     if let span, !span.pointee.isDirty { limitDirty() }
@@ -235,14 +240,6 @@ extension UnsafeMutablePointer where Pointee == Heap {
   /// The span of a large block of this size that was freed lately.
   @inline(__always)
   package func takeRecent(_ size: UInt) -> TagPointer? { pointee.recent.take(size) }
-
-  /// One whose start is a multiple of `alignment`.
-  func takeRecent(_ size: UInt, alignment: UInt) -> TagPointer? {
-    guard let span = takeRecent(size) else { return nil }
-    if span.pointee.start & (alignment &- 1) == 0 { return span }
-    freeSpan(span)
-    return nil
-  }
 
   /// Whether it is time to look at the clock; see `RecentSpans.countUse`.
   @inline(__always)
@@ -271,15 +268,9 @@ extension UnsafeMutablePointer where Pointee == Heap {
     return found
   }
 
-  /// Frees the span of a slab: kept for the next slab of its size where there is room.
-  func freeSlabSpan(_ span: TagPointer) {
-    span.pointee.isDirty = true
-    if !giveRecent(span) { freeSpan(span) }
-  }
-
   /// Bytes of recent spans: in use for the arena, dirty for everybody else.
   package var recentBytes: UInt {
-    pointee.recent.countBytes() &+ pointee.recentGrowing.touchedBytes
+    pointee.recent.countBytes() &+ pointee.recentGrowing.touchedBytes &+ countHomeBytes()
   }
 
   /// Tries once more where the heap may grow: the first failure may mean that memory
@@ -296,7 +287,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
   /// was in use, by more than a quarter.
   package func limitDirty() {
     let inUse = bytesInUse
-    let dirty = pointee.arena.dirtyBytes &+ pointee.recentGrowing.touchedBytes
+    let dirty = pointee.arena.dirtyBytes &+ pointee.recentGrowing.touchedBytes &+ countHomeBytes()
     let peak = max(inUse, pointee.peakInUse.load(ordering: .relaxed))
     pointee.peakInUse.store(peak, ordering: .relaxed)
     let most = peak &+ peak / 4 &+ 1 &<< 20
@@ -313,16 +304,18 @@ extension UnsafeMutablePointer where Pointee == Heap {
 
   /// Bytes of the reservation that somebody uses, a moment old.
   private var bytesInUse: UInt {
-    let idle = headroomBytes &+ pointee.recentGrowing.touchedBytes
+    let idle = headroomBytes &+ pointee.recentGrowing.touchedBytes &+ countHomeBytes()
     let busy = pointee.arena.bytesInUseAndDirty.inUse
     return busy > idle ? busy &- idle : 0
   }
 
   /// Takes a span whose start is a multiple of `alignment`.
+  @_optimize(size)
   package func allocateSpan(_ size: UInt, alignment: UInt) -> TagPointer? {
     if alignment <= Chunk.size { return allocateSpan(size) }
     let size = size.roundedUp(to: Chunk.size)
     let span = pointee.arena.allocate(size, alignment: alignment)
+      ?? (flushHomes(onlyIdle: false) ? pointee.arena.allocate(size, alignment: alignment) : nil)
       ?? growing { $0.arena.allocate(size, alignment: alignment) }
       ?? pointee.outsideArena.allocate(size, alignment: alignment)
     return pointee.limit.load(ordering: .relaxed) == 0 ? span : admitted(span)
@@ -362,6 +355,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
   /// - Returns: how many bytes went back.
   package func purge(notAfter stamp: UInt64, atMost limit: UInt = .max) -> UInt {
     _ = flushRecent()
+    _ = flushHomes(onlyIdle: stamp != .max)
     if pointee.growingUsed.load(ordering: .relaxed) <= stamp { _ = flushGrowing() }
     let bytes = purge(pointee.arena, notAfter: stamp, atMost: limit)
     if pointee.outside.isUnused { return bytes }

@@ -72,17 +72,26 @@ extension UnsafeMutablePointer where Pointee == Keg {
 
 // MARK: - Slabs
 
+/// Where the span of a slab may come from; each includes those before.
+enum SpanSource: UInt8 {
+  /// Spans of its size that were freed last.
+  case recent
+  /// Those that wait for this thread, or for others.
+  case freed
+  /// Any, of new memory too.
+  case any
+}
+
 extension UnsafeMutablePointer where Pointee == Keg {
   /// Takes chunks and a header and makes a slab of free items of them.
   ///
   /// Called without the keg lock; may call the kernel.
-  /// - Parameter isNeeded: false: only of a span that was freed lately.
   /// - Returns: nil when there is no memory or an item's init failed; nothing is lost.
-  func makeSlab(isNeeded: Bool = true) -> UnsafeMutablePointer<Slab>? {
+  func makeSlab(of source: SpanSource = .any) -> UnsafeMutablePointer<Slab>? {
     let layout = pointee.layout
     let heap = pointee.heap
-    guard let span = heap.takeRecent(layout.byteCount, alignment: layout.alignment)
-      ?? (isNeeded ? heap.allocateSpan(layout.byteCount, alignment: layout.alignment) : nil)
+    guard let span = heap.takeSlabSpan(
+      layout.byteCount, alignment: layout.alignment, from: source)
     else { return nil }
     let header = pointee.headers.take()
     guard header != 0 else {
@@ -135,14 +144,11 @@ extension UnsafeMutablePointer where Pointee == Keg {
     pointee.free.isEmpty ? nil : detachFree(keeping: idleSlabs)
   }
 
-  /// How many free slabs may stay. Of a domain, one for four in use: in the heap another
-  /// processor would take them, whose cache they are not in.
+  /// How many free slabs may stay.
   private var idleSlabs: Int {
     let policy = pointee.policy
     if pointee.slabCount < policy.smallSlabs, policy.idleSlabs == 1, !isLastLittleTouched { return 0 }
-    if pointee.first == nil, !isDivided { return policy.idleSlabs }
-    let used = Int(bitPattern: pointee.slabCount) &- pointee.free.count
-    return max(policy.idleSlabs, used / 4)
+    return policy.idleSlabs
   }
 
   /// Whether the first free slab came clean and has few pages: as dirty memory it would be

@@ -76,8 +76,9 @@ package struct Keg: ~Copyable {
   /// The other domains: their address, or 0. The mask is written before.
   let others: Atomic<UInt>
   var domainMask: UInt
-  /// How often the lock was waited for.
+  /// How often the lock was waited for, or a thread took items after another one.
   var waits: UInt32
+  var lastTaker: UInt32
   /// Slabs made and given back since the start.
   package internal(set) var slabsMade: UInt
   package internal(set) var slabsReturned: UInt
@@ -114,6 +115,7 @@ package struct Keg: ~Copyable {
     others = Atomic(0)
     domainMask = 0
     waits = 0
+    lastTaker = 0
     slabs = Atomic(0)
     slabsMade = 0
     slabsReturned = 0
@@ -155,10 +157,12 @@ extension UnsafeMutablePointer where Pointee == Keg {
     _ count: Int, into out: UnsafeMutablePointer<UInt>, _ mayGrow: Bool, _ useReserve: Bool
   ) -> Int {
     lockCountingWaits()
+    countTurn()
     var free = available(useReserve)
     while free < (count &+ 1) / 2 {
       let isNeeded = free == 0
-      let isMade = isNeeded && adoptSlab() || mayGrow && addSlab(isNeeded)
+      let isMade = mayGrow && addSlab(!isNeeded ? .recent : isWhole ? .any : .freed)
+        || isNeeded && !isWhole && (adoptSlab() || mayGrow && addSlab(.any))
       free = available(useReserve)
       // Without a slab more, what was free may be another's, or the heap's again by now.
       if !isMade, isNeeded || free > 0 { break }
@@ -170,12 +174,11 @@ extension UnsafeMutablePointer where Pointee == Keg {
   }
 
   /// Called with the lock held, which it drops meanwhile.
-  /// - Parameter isNeeded: whether to look further than the spans freed lately.
   /// - Returns: whether there is a slab more.
   @inline(never)
-  private func addSlab(_ isNeeded: Bool) -> Bool {
+  private func addSlab(_ source: SpanSource) -> Bool {
     pointee.lock.unlock()
-    let slab = makeSlab(isNeeded: isNeeded)
+    let slab = makeSlab(of: source)
     pointee.lock.lock()
     guard let slab else { return false }
     // Lost races leave a free slab behind for the next caller (U41).

@@ -1,14 +1,15 @@
-// KegDomains.swift: a keg's slabs divided among the processors, once threads wait for
-// each other at its lock (UMA's domains of a keg, by contention instead of by node).
+// KegDomains.swift: a keg's slabs divided among threads, once they wait for each other at
+// its lock (UMA's domains of a keg, by contention instead of by node), or take turns at
+// items so small that several share a line.
 //
-//   first keg ── others ──▶ | keg | keg | …       one for each processor, or several
+//   first keg ── others ──▶ | keg | keg | …       as many as processors, or a few more
 //    lists     slab.keg      lists lists          each with a lock and lists of its own
 //
-// A thread takes items from the domain of the processor it runs on, so that two
-// processors write neither to one lock, nor to one slab's header, nor to neighbouring
-// items. What is freed goes to the domain that has the slab. A domain without a free
-// item takes over a slab of which half is free before the heap grows for it. Free slabs
-// stay for the processor until the next tick, as far as there are four in use for each.
+// The first threads of a process have a domain each, the others that of the processor
+// they run on: so two processors write neither to one lock, nor to one slab's header, nor
+// to neighbouring items. What is freed goes to the domain that has the slab. A domain
+// without a free item makes a slab of a span that its thread freed (HomeSpans.swift), or
+// takes over a slab of which half is free before the heap grows for it.
 //
 // - Invariant: a slab is on a list of the keg that `slab.keg` names.
 // Lock: each domain has its own, of rank `keg`, taken one at a time; a second one only if
@@ -23,6 +24,8 @@ extension Keg {
   /// Domains lie in metadata, each on cache lines of its own.
   static var domainBytes: UInt { UInt(MemoryLayout<Keg>.stride).roundedUp(to: 128) }
   static var mostDomains: UInt { 16 }
+  /// Larger items have few lines in common with their neighbours, bytes.
+  package static var lineSharing: UInt { 128 }
 }
 
 /// What all domains of a keg have.
@@ -35,13 +38,16 @@ package struct KegTotals {
 extension UnsafeMutablePointer where Pointee == Keg {
   @inline(__always)
   var isDivided: Bool { pointee.others.load(ordering: .relaxed) != 0 }
+  /// Whether it neither is a domain nor has any.
+  @inline(__always)
+  var isWhole: Bool { pointee.first == nil && !isDivided }
 
-  /// The domain that serves the processor the calling thread runs on.
+  /// The domain that serves the calling thread.
   @inline(__always)
   var domainHere: UnsafeMutablePointer<Keg> {
     let others = pointee.others.load(ordering: .acquiring)
     if others == 0 { return self }
-    let index = UInt(keg_home()) & pointee.domainMask
+    let index = keg_home(pointee.domainMask)
     return index == 0 ? self : (others &+ (index &- 1) &* Keg.domainBytes).pointer(to: Keg.self)
   }
 
@@ -83,19 +89,35 @@ extension UnsafeMutablePointer where Pointee == Keg {
     if pointee.lock.lockReportingContention() { pointee.waits &+= 1 }
   }
 
+  /// Counts a turn of another thread, where its items will share lines with the last one's.
+  @inline(__always)
+  func countTurn() {
+    let taker = UInt32(truncatingIfNeeded: keg_thread_number())
+    if taker == pointee.lastTaker || pointee.itemSize > Keg.lineSharing { return }
+    pointee.lastTaker = taker
+    pointee.waits &+= 1
+  }
+
   /// Drops the lock, and divides the keg when it was waited for too often.
   @inline(__always)
   func unlockAndDivide() {
     let isContended = pointee.waits > pointee.policy.mostWaits
     pointee.lock.unlock()
-    if _slowPath(isContended) { divide() }
+    if _slowPath(isContended) { divide(for: wantedDomains) }
   }
 
-  /// Makes a domain for each processor. Without memory for them the keg stays as it is.
+  /// One for each processor; of small items one more, for the first thread, which often
+  /// waits while others work.
+  private var wantedDomains: UInt {
+    let processors = UInt(keg_cpu_count())
+    return processors > 1 && pointee.itemSize <= Keg.lineSharing ? processors &+ 1 : processors
+  }
+
+  /// Makes domains, a power of two. Without memory for them the keg stays as it is.
   @_optimize(size)
   @inline(never)
-  func divide(for processors: UInt = UInt(keg_cpu_count())) {
-    let most = min(processors, Keg.mostDomains)
+  func divide(for count: UInt) {
+    let most = min(count, Keg.mostDomains)
     let mask = most < 2 ? 0 : ~0 &>> UInt((most &- 1).leadingZeroBitCount)
     let memory =
       mask == 0 ? nil : pointee.heap.pointee.metadata.room(
@@ -135,18 +157,6 @@ extension UnsafeMutablePointer where Pointee == Keg {
     keg.pointee.slabsReturned = 0
   }
 
-  /// Gives back the free slabs that domains keep for their processors.
-  package func trimDomains() {
-    var next = isDivided ? Optional(self) : nil
-    while let keg = next {
-      keg.pointee.lock.lock()
-      let chain = keg.detachFree(keeping: keg.pointee.policy.idleSlabs)
-      keg.pointee.lock.unlock()
-      keg.returnSlabs(chain)
-      next = domain(after: keg)
-    }
-  }
-
   /// Takes items of any domain: with less than half a slab free in each, none to be had of
   /// the heap.
   @inline(never)
@@ -168,14 +178,9 @@ extension UnsafeMutablePointer where Pointee == Keg {
   /// Takes over a slab of another domain of which half is free or more. Called with the
   /// lock held.
   /// - Returns: false when there is none, or their locks are held.
-  @inline(__always)
+  @inline(never)
   func adoptSlab() -> Bool {
     let first = pointee.first ?? self
-    return first.isDivided && adoptSlab(of: first)
-  }
-
-  @inline(never)
-  private func adoptSlab(of first: UnsafeMutablePointer<Keg>) -> Bool {
     var next = Optional(first)
     while let keg = next {
       if keg != self, keg.pointee.lock.tryLockOutOfOrder() {

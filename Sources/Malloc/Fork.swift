@@ -95,6 +95,11 @@ private func forEachLock(_ action: LockAction) {
   process.pointee.forEachKeg { action.apply(to: $0.pointee.lock) }
   above.pointee.forEachLock(.kegs, action)
   action.apply(to: heap.pointee.lock)
+  var number: UInt = 0
+  while let home = heap.home(number) {
+    action.apply(to: home.pointee.lock)
+    number &+= 1
+  }
   above.pointee.forEachLock(.arenas, action)
   action.apply(to: heap.pointee.arena.pointee.lock)
   action.apply(to: heap.pointee.outsideArena.pointee.lock)
@@ -111,6 +116,7 @@ private func adoptOrphans(own: UInt) {
     if here.bins != own {
       here.adoptOrphan()
       process.pointee.threads.remove(here)
+      dropNumber(of: here)
       process.pointee.threadCaches.unsafelyUnwrapped.pointee.give(here.address)  // made at boot
     }
   }

@@ -46,6 +46,8 @@ struct Process: ~Copyable {
   var bucketPools: UnsafeMutablePointer<BucketPools>?
   /// Every attached thread's cache.
   var threads: List<ThreadCache>
+  /// Bit i: a thread has number i + 1.
+  var threadNumbers: UInt64
   /// Zones by class, 0 until used. Written under `registryLock`; a reader that
   /// sees a zone sees it whole (x86 keeps the order of stores).
   private var zones: InlineArray<82, UInt>
@@ -78,6 +80,7 @@ struct Process: ~Copyable {
     pageSize = 4096
     heap = nil
     threadCaches = nil
+    threadNumbers = 0
     classZones = nil
     bucketPools = nil
     threads = List()
@@ -138,7 +141,7 @@ struct Process: ~Copyable {
         hasMargin: size <= heap.pointee.mostMargined,
         leastItems: leastItems(ofSize: size)))
     keg.pointee.policy.smallSlabs = 16
-    keg.pointee.policy.mostWaits = 32
+    keg.pointee.policy.mostWaits = size <= Keg.lineSharing ? 4 : 32
     zone.initialize(
       to: Zone(
         name: name, itemSize: size, keg: keg, pools: bucketPools,

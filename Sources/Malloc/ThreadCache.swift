@@ -43,18 +43,24 @@ struct ThreadCache: Linked, ~Copyable {
   var balances: InlineArray<82, Int32>
   /// Bytes of items that the buckets of all bins can hold.
   var capacityBytes: UInt
+  /// What of it `Process.cacheBytes` counts.
+  var toldBytes: UInt
   /// Slow paths since the clock was last read.
   var events: UInt32
   /// A `DrainRequest` that somebody makes of this thread, for its next slow path.
   let drainRequest: Atomic<UInt32>
   /// How often pthread has run our key's destructor for this thread.
   var exitRounds: UInt32
+  /// The thread's number from 1 on; 0: it has none of its own.
+  var number: UInt32
 
-  static var headerBytes: UInt { 576 }
+  static var headerBytes: UInt { 640 }
   /// The round of destructors that takes the cache down.
   static var lastExitRound: UInt32 { 2 }
   /// What a thread may cache in any case, bytes.
   static var fewBytes: UInt { 1 &<< 17 }
+  /// By how much the process may count less, or more, of a thread's capacity than it has.
+  static var untoldBytes: UInt { 1 &<< 14 }
   static var byteCount: UInt { headerBytes &+ (SizeClass.count &+ 1) &<< Bin.strideShift }
 
   init() {
@@ -70,9 +76,11 @@ struct ThreadCache: Linked, ~Copyable {
     balances = InlineArray(repeating: 0)
     lock = Lock(rank: .thread)
     capacityBytes = 0
+    toldBytes = 0
     events = 0
     drainRequest = Atomic(0)
     exitRounds = 0
+    number = 0
   }
 }
 
@@ -136,8 +144,12 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
   /// Counts what buckets of other sizes make of the capacity, for all threads too.
   private func changeCapacity(from old: UInt, to new: UInt) {
     if old == new { return }
-    pointee.capacityBytes = pointee.capacityBytes &- old &+ new
-    process.pointee.cacheBytes.wrappingAdd(new &- old, ordering: .relaxed)
+    let own = pointee.capacityBytes &- old &+ new
+    pointee.capacityBytes = own
+    let untold = own &- pointee.toldBytes
+    if untold &+ ThreadCache.untoldBytes <= 2 &* ThreadCache.untoldBytes, own != 0 { return }
+    pointee.toldBytes = own
+    process.pointee.cacheBytes.wrappingAdd(untold, ordering: .relaxed)
   }
 
   /// Fills an empty bin; see `Bin.refill`.
@@ -271,6 +283,7 @@ func attachThread() -> UnsafeMutablePointer<ThreadCache>? {
   cache.tableWord.word = keg_empty_zone_table()
   process.pointee.threadListLock.lock()
   process.pointee.threads.append(cache)
+  takeNumber(for: cache)
   let count = countThreads()
   process.pointee.threadListLock.unlock()
   keg_watch_thread_exit(UnsafeMutableRawPointer(cache))
@@ -285,6 +298,22 @@ private func countThreads() -> Int {
   let count = process.pointee.threads.count
   process.pointee.bucketPools?.pointee.exchangedBuckets = count > 1 ? count : 0
   return count
+}
+
+/// Gives a thread its number, the lowest that is free. Beyond 64 they share numbers.
+/// Called with the list locked.
+private func takeNumber(for cache: UnsafeMutablePointer<ThreadCache>) {
+  let free = UInt32((~process.pointee.threadNumbers).trailingZeroBitCount)
+  if free < 64 { process.pointee.threadNumbers |= 1 &<< UInt64(free) }
+  cache.pointee.number = free < 64 ? free &+ 1 : 0
+  let count = UInt32(truncatingIfNeeded: process.pointee.threads.count)
+  keg_set_thread_number(1 &+ (free < 64 ? free : count & 63))
+}
+
+/// Called with the list locked, or where no other thread exists.
+func dropNumber(of cache: UnsafeMutablePointer<ThreadCache>) {
+  let number = cache.pointee.number
+  if number != 0 { process.pointee.threadNumbers &= ~(1 &<< UInt64(number &- 1)) }
 }
 
 /// The destructor of our pthread key: the thread is ending.
@@ -311,6 +340,7 @@ private func detachThread(_ cache: UnsafeMutablePointer<ThreadCache>) {
   cache.pointee.lock.unlock()
   process.pointee.threadListLock.lock()
   process.pointee.threads.remove(cache)
+  dropNumber(of: cache)
   _ = countThreads()
   process.pointee.layerAbove.releaseTable?(cache.tableWord.word)
   process.pointee.threadListLock.unlock()

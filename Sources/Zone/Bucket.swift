@@ -115,7 +115,7 @@ package struct BucketPools: ~Copyable {
     while i < BucketSize.count {
       let bytes = Bucket.headerBytes &+ UInt(bitPattern: BucketSize.capacity(at: i)) &* 8
       (pools + i).initialize(
-        to: Pool(name: "buckets", itemBytes: bytes, metadata: metadata))
+        to: Pool(name: "buckets", itemBytes: bytes, alignment: 64, metadata: metadata))
       i &+= 1
     }
   }

@@ -62,14 +62,13 @@ extension UnsafeMutablePointer where Pointee == Zone {
       level == .drainCPU ? (start &+ pointee.bucketEntries) / 2 : pointee.bucketEntries &- 1
   }
 
-  /// Ends an interval of the working-set estimate, and trims what was long unused, as are
-  /// the free slabs that a processor still has.
+  /// Ends an interval of the working-set estimate, and trims what was long unused.
   package func tick() {
     pointee.lock.lock()
     pointee.workingSet.tick()
     let isSurplus = pointee.workingSet.items > pointee.workingSet.size
     pointee.lock.unlock()
-    if isSurplus { reclaim(.trim) } else { pointee.keg?.trimDomains() }
+    if isSurplus { reclaim(.trim) }
   }
 
   /// Real in the INVARIANTS build: the depot's buckets hold what the counts say.

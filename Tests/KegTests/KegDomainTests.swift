@@ -42,7 +42,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
       keg.giveAll(keg.takeAll(1))
       let processors = UInt(keg_cpu_count())
       #expect(keg.isDivided == (processors > 1))
-      #expect(keg.domains.count == (processors > 1 ? min(16, 1 << (UInt.bitWidth - (processors - 1).leadingZeroBitCount)) : 1))
+      #expect(keg.domains.count == (processors > 1 ? min(16, 1 << (UInt.bitWidth - processors.leadingZeroBitCount)) : 1))
       keg.divide(for: 64)
       #expect(keg.domains.count == (processors > 1 ? keg.domains.count : 16))
       let other = rig.keg(size: 64)
@@ -148,7 +148,40 @@ extension UnsafeMutablePointer where Pointee == Keg {
     }
   }
 
-  @Test("a domain keeps a free slab for four in use, a drain none; reserves hold in each")
+  @Test("threads by turns divide a keg of small items, which one thread does not, nor of large ones")
+  func turns() {
+    Rig.use { rig in
+      for (size, isSmall) in [(128, true), (144, false)] as [(UInt, Bool)] {
+        let keg = rig.keg(size: size)
+        keg.pointee.policy.mostWaits = 4
+        keg_set_thread_number(1)
+        defer { keg_set_thread_number(0) }
+        for _ in 0..<20 { keg.giveAll(keg.takeAll(3)) }
+        #expect(keg.pointee.waits == (isSmall ? 1 : 0) && !keg.isDivided)
+        for turn in 0..<10 {
+          keg_set_thread_number(UInt32(1 + turn % 2))
+          keg.giveAll(keg.takeAll(3))
+        }
+        #expect(keg.isDivided == (isSmall && keg_cpu_count() > 1))
+        #expect(isSmall || keg.pointee.waits == 0)
+      }
+    }
+  }
+
+  @Test("the first threads have a domain each")
+  func numbered() {
+    Rig.use { rig in
+      let keg = rig.keg(size: 64)
+      keg.divide(for: 4)
+      defer { keg_set_thread_number(0) }
+      for (index, domain) in keg.domains.enumerated() {
+        keg_set_thread_number(UInt32(index + 1))
+        #expect(keg.owner(of: keg.takeAll(1)[0]) == domain)
+      }
+    }
+  }
+
+  @Test("a domain keeps one free slab, a drain none; reserves hold in each")
   func policy() {
     Rig.use { rig in
       let keg = rig.keg(size: 1024)
@@ -156,7 +189,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
       let perSlab = Int(keg.layout.itemCount)
       let items = keg.domains[1].takeOwn(perSlab * 20)
       keg.giveAll(Array(items.suffix(perSlab * 10)))
-      #expect(keg.totals().freeSlabs == 2)
+      #expect(keg.totals().freeSlabs == 1)
       keg.drain()
       #expect(keg.totals().freeSlabs == 0)
       keg.setReserve(5)

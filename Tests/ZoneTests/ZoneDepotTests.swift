@@ -200,18 +200,4 @@ extension Rig {
       #expect(zone.depotItems == 0 && zone.pointee.keg!.slabCount == 0)
     }
   }
-
-  @Test("a tick gives back the free slabs that a divided keg kept for a processor")
-  func tickOfDivided() {
-    Rig.use { rig in
-      let keg = rig.keg(size: 1024)
-      let zone = rig.zone(size: 1024, keg: keg)
-      keg.divide(for: 2)
-      let items = keg.takeAll(Int(keg.layout.itemCount) * 20)
-      keg.giveAll(Array(items.suffix(items.count / 2)))
-      #expect(keg.totals().freeSlabs == 2)
-      zone.tick()
-      #expect(keg.totals().freeSlabs == 1 && keg.totals().slabs == 11)
-    }
-  }
 }

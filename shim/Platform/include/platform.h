@@ -63,6 +63,14 @@ static inline void keg_set_section(uintptr_t section) {
   keg_thread_section = section;
 }
 
+/// The calling thread's number among those attached, from 1; 0 for one that is not.
+extern __thread uint32_t keg_own_number
+    __attribute__((tls_model("initial-exec"))) KEG_HIDDEN;
+static inline uintptr_t keg_thread_number(void) { return keg_own_number; }
+static inline void keg_set_thread_number(uint32_t number) {
+  keg_own_number = number;
+}
+
 /// Arrays of bins shared by every thread in the state of their name; all empty,
 /// never written. A bins pointer addresses bin 0; the thread's header lies below
 /// it. TLS starts with the first.
@@ -234,13 +242,15 @@ static inline bool keg_signal_watch_is_set(void) {
   const uintptr_t *word = (const uintptr_t *)(keg_thread_pointer() + (uintptr_t)keg_watch_offset);
   return __atomic_load_n(word, __ATOMIC_RELAXED) == (uintptr_t)keg_watch;
 }
-/// What a thread shares with those that run on its processor: the processor's number, as
-/// the kernel writes it 4 bytes before the watch; without that a number of the thread's own.
-static inline uintptr_t keg_home(void) {
-  uintptr_t thread = keg_thread_pointer();
+/// Which of mask + 1 places, a power of two, the calling thread works at: one of its own
+/// if there are as many; else one that it shares with the threads on its processor, whose
+/// number the kernel writes 4 bytes before the watch, or with any.
+static inline uintptr_t keg_home(uintptr_t mask) {
+  uintptr_t own = keg_thread_number() - 1, thread = keg_thread_pointer();
+  if (own <= mask) return own;
   ptrdiff_t offset = __atomic_load_n(&keg_watch_offset, __ATOMIC_RELAXED);
-  if (offset == 0) return (thread >> 12) * 0x9e3779b97f4a7c15u >> 56;
-  return __atomic_load_n((const uint32_t *)(thread + (uintptr_t)offset - 4), __ATOMIC_RELAXED);
+  if (offset == 0) return ((thread >> 12) * 0x9e3779b97f4a7c15u >> 56) & mask;
+  return __atomic_load_n((const uint32_t *)(thread + (uintptr_t)offset - 4), __ATOMIC_RELAXED) & mask;
 }
 /// Sets the watch. False: the kernel or the C library offers none.
 extern bool keg_set_signal_watch(void) KEG_HIDDEN;
