@@ -227,7 +227,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
     if span == nil || !span.unsafelyUnwrapped.pointee.isDirty {
       // No clean memory is used while dirty memory can be had.
       let other = takeAnyHome(size)
-      if other != nil || flushHomes(onlyIdle: false) || flushRecent() {
+      if other != nil || flushHomes(onlyHalf: false) || flushRecent() {
         if let clean = span { pointee.arena.free(clean, dirty: false, stamp: 0) }
         span = other ?? pointee.arena.allocate(size)
       }
@@ -287,7 +287,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
   /// was in use, by more than a quarter.
   package func limitDirty() {
     let inUse = bytesInUse
-    let dirty = pointee.arena.dirtyBytes &+ pointee.recentGrowing.touchedBytes &+ countHomeBytes()
+    let dirty = pointee.arena.dirtyBytes &+ pointee.recentGrowing.touchedBytes
     let peak = max(inUse, pointee.peakInUse.load(ordering: .relaxed))
     pointee.peakInUse.store(peak, ordering: .relaxed)
     let most = peak &+ peak / 4 &+ 1 &<< 20
@@ -315,7 +315,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
     if alignment <= Chunk.size { return allocateSpan(size) }
     let size = size.roundedUp(to: Chunk.size)
     let span = pointee.arena.allocate(size, alignment: alignment)
-      ?? (flushHomes(onlyIdle: false) ? pointee.arena.allocate(size, alignment: alignment) : nil)
+      ?? (flushHomes(onlyHalf: false) ? pointee.arena.allocate(size, alignment: alignment) : nil)
       ?? growing { $0.arena.allocate(size, alignment: alignment) }
       ?? pointee.outsideArena.allocate(size, alignment: alignment)
     return pointee.limit.load(ordering: .relaxed) == 0 ? span : admitted(span)
@@ -355,7 +355,7 @@ extension UnsafeMutablePointer where Pointee == Heap {
   /// - Returns: how many bytes went back.
   package func purge(notAfter stamp: UInt64, atMost limit: UInt = .max) -> UInt {
     _ = flushRecent()
-    _ = flushHomes(onlyIdle: stamp != .max)
+    _ = flushHomes(onlyHalf: stamp != .max)
     if pointee.growingUsed.load(ordering: .relaxed) <= stamp { _ = flushGrowing() }
     let bytes = purge(pointee.arena, notAfter: stamp, atMost: limit)
     if pointee.outside.isUnused { return bytes }

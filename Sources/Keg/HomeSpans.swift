@@ -8,8 +8,7 @@
 // another thread makes of it starts with a miss for every line. So the spans of small
 // slabs wait here for the thread that freed them, those of a whole working set if need
 // be. Before a thread takes over a slab in use, or the heap touches new memory, it takes
-// any of them: a home costs nobody memory. What a home did not need between two ticks
-// goes to the arena.
+// any of them: a home costs nobody memory. The older half goes to the arena at each tick.
 //
 // A process of one thread has no homes.
 //
@@ -25,8 +24,6 @@ package struct HomeSpans: ~Copyable {
   package let lock = Lock(rank: .heap)
   /// By size in chunks; the newest first.
   fileprivate var spans = InlineArray<4, List<BoundaryTag>>(repeating: List())
-  /// The fewest there were since the last tick.
-  fileprivate var idle = InlineArray<4, Int>(repeating: 0)
 
   static var count: UInt { 16 }
   static var bytes: UInt { UInt(MemoryLayout<HomeSpans>.stride).roundedUp(to: 128) }
@@ -46,10 +43,7 @@ extension UnsafeMutablePointer where Pointee == HomeSpans {
   fileprivate func take(_ index: Int, newest: Bool) -> TagPointer? {
     pointee.lock.lock()
     let span = newest ? pointee.spans[index].head : pointee.spans[index].tail
-    if let span {
-      pointee.spans[index].remove(span)
-      pointee.idle[index] = min(pointee.idle[index], pointee.spans[index].count)
-    }
+    if let span { pointee.spans[index].remove(span) }
     pointee.lock.unlock()
     return span
   }
@@ -109,11 +103,11 @@ extension UnsafeMutablePointer where Pointee == Heap {
     return true
   }
 
-  /// Makes homes up to this one usable. The first thread alone needs none.
+  /// Makes homes up to this one usable. The first thread alone, 0, needs none.
   @_optimize(size)
   @inline(never)
   private func openHome(_ number: UInt) -> UnsafeMutablePointer<HomeSpans>? {
-    if number == 0 || number == .max { return nil }
+    if number &+ 1 < 2 { return nil }
     pointee.lock.lock()
     var homes = pointee.homes.load(ordering: .relaxed)
     if homes == 0 {
@@ -144,21 +138,23 @@ extension UnsafeMutablePointer where Pointee == Heap {
   }
 
   /// Hands spans of the homes to the arena.
-  /// - Parameter onlyIdle: those alone that were there all the time since the last call.
+  /// - Parameter onlyHalf: the older half of each home's.
   /// - Returns: whether there was any.
   @_optimize(size)
-  func flushHomes(onlyIdle: Bool) -> Bool {
+  func flushHomes(onlyHalf: Bool) -> Bool {
     var found = false
     var number: UInt = 0
     while let home = home(number / 4) {
       let index = Int(bitPattern: number & 3)
-      var left = onlyIdle ? home.pointee.lock.withLock { home.pointee.idle[index] } : Int.max
+      home.pointee.lock.lock()
+      let count = home.pointee.spans[index].count
+      home.pointee.lock.unlock()
+      var left = onlyHalf ? (count &+ 1) / 2 : count
       while left > 0, let span = home.take(index, newest: false) {
         freeSpan(span)
         found = true
         left &-= 1
       }
-      home.pointee.lock.withLock { home.pointee.idle[index] = home.pointee.spans[index].count }
       number &+= 1
     }
     return found

@@ -51,7 +51,7 @@ struct ThreadCache: Linked, ~Copyable {
   let drainRequest: Atomic<UInt32>
   /// How often pthread has run our key's destructor for this thread.
   var exitRounds: UInt32
-  /// The thread's number from 1 on; 0: it has none of its own.
+  /// The thread's number from 1 on; 0: it shares 64.
   var number: UInt32
 
   static var headerBytes: UInt { 640 }
@@ -300,14 +300,15 @@ private func countThreads() -> Int {
   return count
 }
 
-/// Gives a thread its number, the lowest that is free. Beyond 64 they share numbers.
+/// Gives a thread its number, the lowest that is free; beyond 63 threads share 64.
 /// Called with the list locked.
 private func takeNumber(for cache: UnsafeMutablePointer<ThreadCache>) {
   let free = UInt32((~process.pointee.threadNumbers).trailingZeroBitCount)
-  if free < 64 { process.pointee.threadNumbers |= 1 &<< UInt64(free) }
-  cache.pointee.number = free < 64 ? free &+ 1 : 0
-  let count = UInt32(truncatingIfNeeded: process.pointee.threads.count)
-  keg_set_thread_number(1 &+ (free < 64 ? free : count & 63))
+  if free < 63 {
+    process.pointee.threadNumbers |= 1 &<< UInt64(free)
+    cache.pointee.number = free &+ 1
+  }
+  keg_set_thread_number(min(free, 63) &+ 1)
 }
 
 /// Called with the list locked, or where no other thread exists.

@@ -123,22 +123,24 @@ private enum SizeQuestion {
 ) -> Int32 {
   guard let visit, let record = liveRecord(handle) else { return ErrorNumber.invalid }
   var cursor = WalkCursor()
-  var batch = InlineArray<2, Whereabouts>(repeating: Whereabouts())
-  while true {
-    var count = 0
-    let result = withUnsafeMutablePointer(to: &batch[0]) { room in
-      inSection { count = record.pointee.arena.copy(2, after: &cursor, to: room) }
-    }
-    if result != .done { return errorNumber(result, 0) }
-    if count == 0 { return 0 }
-    var index = 0
-    while index < count {
-      var segment = Segment(batch[index])
-      if segment.kind & kinds != 0 {
-        let answer = withUnsafePointer(to: &segment) { visit(argument, UnsafeRawPointer($0)) }
-        if answer != 0 { return answer }
+  // As words: 32 values of six would be initialised one after the other, in 1 KiB of code.
+  var words = InlineArray<192, UInt>(repeating: 0)
+  return withUnsafeMutablePointer(to: &words[0]) { words in
+    let batch = words.address.pointer(to: Whereabouts.self)
+    while true {
+      var count = 0
+      let result = inSection { count = record.pointee.arena.copy(32, after: &cursor, to: batch) }
+      if result != .done { return errorNumber(result, 0) }
+      if count == 0 { return 0 }
+      var index = 0
+      while index < count {
+        var segment = Segment(batch[index])
+        if segment.kind & kinds != 0 {
+          let answer = withUnsafePointer(to: &segment) { visit(argument, UnsafeRawPointer($0)) }
+          if answer != 0 { return answer }
+        }
+        index &+= 1
       }
-      index &+= 1
     }
   }
 }

@@ -17,7 +17,6 @@ char keg_empty_bins[3][KEG_BINS_BYTES] __attribute__((aligned(64)));
 __thread uintptr_t keg_thread_bins = (uintptr_t)keg_empty_bins[0] + KEG_BINS_HEADER_BYTES;
 
 __thread uintptr_t keg_thread_section;
-__thread uint32_t keg_own_number;
 
 char keg_running;
 char keg_process_bytes[KEG_PROCESS_BYTES] __attribute__((aligned(64)));

@@ -55,20 +55,23 @@ static inline void keg_set_thread_bins(uintptr_t bins) {
   keg_thread_bins = bins;
 }
 
-/// Where the calling thread's section lies (Malloc/Section.swift); 0 when it is in none.
+/// Where the calling thread's section lies (Malloc/Section.swift), 0 when it is in none,
+/// below the thread's number. Two words are what TLS of a library opened late surely has.
+enum { KEG_SECTION_BITS = 48 };
 extern __thread uintptr_t keg_thread_section
     __attribute__((tls_model("initial-exec"))) KEG_HIDDEN;
-static inline uintptr_t keg_get_section(void) { return keg_thread_section; }
-static inline void keg_set_section(uintptr_t section) {
-  keg_thread_section = section;
+static inline uintptr_t keg_get_section(void) {
+  return keg_thread_section & (((uintptr_t)1 << KEG_SECTION_BITS) - 1);
 }
-
 /// The calling thread's number among those attached, from 1; 0 for one that is not.
-extern __thread uint32_t keg_own_number
-    __attribute__((tls_model("initial-exec"))) KEG_HIDDEN;
-static inline uintptr_t keg_thread_number(void) { return keg_own_number; }
+static inline uintptr_t keg_thread_number(void) {
+  return keg_thread_section >> KEG_SECTION_BITS;
+}
+static inline void keg_set_section(uintptr_t section) {
+  keg_thread_section = keg_thread_number() << KEG_SECTION_BITS | section;
+}
 static inline void keg_set_thread_number(uint32_t number) {
-  keg_own_number = number;
+  keg_thread_section = (uintptr_t)number << KEG_SECTION_BITS | keg_get_section();
 }
 
 /// Arrays of bins shared by every thread in the state of their name; all empty,
