@@ -20,7 +20,7 @@ func itemsInArrays(_ index: UInt) -> UInt {
 }
 
 /// How the rows of zones are written.
-private enum RowFormat {
+private enum RowFormat: UInt8 {
   case none
   case table
   case xml
