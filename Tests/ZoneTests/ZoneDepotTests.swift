@@ -1,6 +1,6 @@
 import Base
 import Glibc
-@testable import Keg
+import Keg
 import Testing
 import TestSupport
 import Zone
