@@ -55,7 +55,7 @@ ALIASES := malloc=keg_malloc free=keg_free calloc=keg_calloc realloc=keg_realloc
   _ZnwmSt11align_val_t=keg_aligned_new _ZnamSt11align_val_t=keg_aligned_new_array
 COMMON_LDFLAGS := $(LDFLAGS)
 # Its start, and what it costs a small process, are a matter of layout.
-LDFLAGS += -Wl,-T,shim/layout.ld,--symbol-ordering-file=shim/startup.order,--no-warn-symbol-ordering
+LDFLAGS += -Wl,-O2,--icf=all -Wl,-T,shim/layout.ld,--symbol-ordering-file=shim/startup.order,--no-warn-symbol-ordering
 LDFLAGS += -Wl,--version-script=shim/exports.map $(foreach alias,$(ALIASES),-Wl,--defsym=$(alias))
 
 # In the debug library they are those of the layer Debug (shim/Exports/operators.c

@@ -210,21 +210,36 @@ extension UnsafeMutablePointer where Pointee == Keg {
   /// Gives back the items of this domain.
   /// - Returns: how many were others'; they are the first of `items` then.
   private func giveOwn(_ items: UnsafeMutablePointer<UInt>, _ count: Int) -> Int {
-    let ahead = 6
-    let map = pointee.heap.pointee.pageMap
     lockCountingWaits()
+    let bytes = pointee.layout.itemCount &* pointee.layout.stride
+    var ahead = InlineArray<8, UInt>(repeating: 0)
+    var known = 0
+    var reach = 1
     var i = 0
     var others = 0
     while i < count {
-      if i &+ ahead < count { prefetchSlab(of: items[i &+ ahead], map) }
-      let slab = slab(of: items[i])
+      known = max(known, i)
+      while known < min(i &+ reach, count) {
+        ahead[known & 7] = fetchSlab(of: items[known])
+        known &+= 1
+      }
+      let slab = slab(of: items[i], word: ahead[i & 7])
       if _slowPath(slab.pointee.keg != self) {
         items[others] = items[i]
         others &+= 1
         i &+= 1
         continue
       }
-      i &+= give(items + i, count &- i, to: slab)
+      if i &+ 1 < count, items[i &+ 1] &- slab.pointee.base < bytes {
+        let length = give(items + i, count &- i, to: slab)
+        i &+= length
+        // A long row is likely followed by another: nothing to fetch.
+        reach = length > 4 ? 1 : 8
+      } else {
+        giveSingle(items[i], slab)
+        i &+= 1
+        reach = 8
+      }
       relist(slab)
     }
     pointee.freeCount &+= UInt(bitPattern: count &- others)
@@ -232,6 +247,13 @@ extension UnsafeMutablePointer where Pointee == Keg {
     unlockAndDivide()
     returnSlabs(surplus)
     return others
+  }
+
+  @inline(__always)
+  private func giveSingle(_ item: UInt, _ slab: UnsafeMutablePointer<Slab>) {
+    let index = index(of: item, in: slab)
+    mark(item, isItem: true, index, &slab.openWord(index / 64).pointee)
+    slab.pointee.freeCount &+= 1
   }
 
   /// Marks the items free that lie in `slab`, up to the first that does not.
@@ -254,17 +276,11 @@ extension UnsafeMutablePointer where Pointee == Keg {
         i &+= length
         continue
       }
-      let index = (offset &* pointee.reciprocal) &>> 40
-      let word = slab.openWord(index / 64)
-      mark(items[i], isItem: index &* stride == offset, index, &word.pointee)
-      i &+= 1
-      // The next ones, if they may lie in the same word.
-      let reach = 64 &* stride
-      if i < count, items[i] &- items[i &- 1] &+ reach < 2 &* reach {
-        let start = index / 64 &* reach
-        i &+= mark(
-          items + i, count &- i, from: base &+ start, bytes: min(reach, end &- start), word)
-      }
+      let word = ((offset &* pointee.reciprocal) &>> 40) / 64
+      let start = word &* 64 &* stride
+      i &+= mark(
+        items + i, count &- i, from: base &+ start, bytes: min(64 &* stride, end &- start),
+        slab.openWord(word))
     }
     if i == 0 { die("invalid free of", at: items[0], zone: pointee.name) }
     slab.pointee.freeCount &+= UInt32(truncatingIfNeeded: i)
@@ -339,19 +355,33 @@ extension UnsafeMutablePointer where Pointee == Keg {
   }
 
   /// Starts to load the header and the bitmap word of an item's slab.
+  /// - Returns: the slab's address; 0: not known.
   @inline(__always)
-  private func prefetchSlab(of item: UInt, _ map: PageMap) {
-    guard pointee.heap.pointee.reservation.contains(item),
-      case .slab(let slab) = map.owner(at: map.index(of: item))
-    else { return }
+  private func fetchSlab(of item: UInt) -> UInt {
+    let heap = pointee.heap
+    guard heap.pointee.reservation.contains(item) else { return 0 }
+    let map = heap.pointee.pageMap
+    guard case .slab(let slab) = map.owner(at: map.index(of: item)) else { return 0 }
     keg_prefetch(slab.address)
     let offset = item & (Chunk.size &- 1)
     keg_prefetch(
       slab.address &+ Slab.headerBytes &+ (offset &* pointee.reciprocal) &>> 46 &* 8)
+    return slab.address
   }
 
   /// The slab that `item` lies in. Dies when there is none of this keg or its domains.
+  /// - Parameter word: what `fetchSlab` said.
   @inline(__always)
+  private func slab(of item: UInt, word: UInt) -> UnsafeMutablePointer<Slab> {
+    if _fastPath(word != 0) {
+      let slab = word.pointer(to: Slab.self)
+      if _fastPath(slab.pointee.keg == self) { return slab }
+    }
+    return slab(of: item)
+  }
+
+  /// The slab that `item` lies in. Dies when there is none of this keg or its domains.
+  @inline(never)
   private func slab(of item: UInt) -> UnsafeMutablePointer<Slab> {
     if let map = pointee.heap.pageMap(for: item),
       case .slab(let slab) = map.owner(at: map.index(of: item)), owns(slab)
