@@ -172,6 +172,7 @@ package struct Heap: ~Copyable {
 // MARK: - Growth
 
 /// The heap arena's import function: commits more of the reservation.
+@_optimize(size)
 private func importChunks(
   _ source: UnsafeMutableRawPointer?, _ size: UInt, _ actual: UnsafeMutablePointer<UInt>
 ) -> UInt {

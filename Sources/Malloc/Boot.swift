@@ -90,6 +90,7 @@ private func reservationSize() -> UInt {
   return wanted
 }
 
+@_optimize(size)
 private func makeHeap() -> Bool {
   guard
     let heap = Heap.create(

@@ -141,7 +141,8 @@ func takeItem(_ index: UInt, _ cache: UnsafeMutablePointer<ThreadCache>) -> UInt
   var item = pop(bin)
   if item != 0 { return item }
   guard let zone = process.pointee.zone(index) else { return 0 }
-  if processMeanFailures == 0, cache.refill(index, from: zone) {
+  if cache.swapForItems(index, zone) { return pop(bin) }
+  if processMeanFailures == 0, cache.exchange(.refill, index, zone) {
     item = pop(bin)
     if item != 0 { return item }
   }
@@ -192,9 +193,9 @@ private func freeSmall(_ address: UInt, _ slab: UnsafeMutablePointer<Slab>) {
   switch entry {
   case .bins(let cache):
     let bin = cache.bin(index)
-    if !push(address, bin) {
+    if !push(address, bin), !(bin.swapForRoom() && push(address, bin)) {
       if processMeanFailures == 0, let zone = process.pointee.zone(index),
-        cache.makeRoom(index, for: zone)
+        cache.exchange(.makeRoom, index, zone)
       {
         _ = push(address, bin)
         if zone.pointee.pools.pointee.depotBytes > zone.pointee.pools.pointee.depotBudget {
@@ -220,6 +221,7 @@ private func freeSmall(_ address: UInt, _ slab: UnsafeMutablePointer<Slab>) {
 func deferFree(_ address: UInt) { process.pointee.deferred.pushLinked(address) }
 
 /// Frees what handlers put off. Called between `enter` and `leave`.
+@_optimize(size)
 func freeDeferred() {
   process.pointee.deferred.takeLinked { address in
     if let heap = process.pointee.heap, let map = heap.pageMap(for: address) {

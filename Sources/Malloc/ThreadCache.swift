@@ -89,6 +89,11 @@ enum DrainRequest: UInt32 {
   case nothing, idleBins, everything
 }
 
+/// The calls of `Bin` that take buckets or give them away.
+enum BinCall: UInt8 {
+  case grow, refill, makeRoom
+}
+
 extension UnsafeMutablePointer where Pointee == ThreadCache {
   /// What TLS holds for this cache.
   var bins: UInt { address &+ ThreadCache.headerBytes }
@@ -152,28 +157,29 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
     process.pointee.cacheBytes.wrappingAdd(untold, ordering: .relaxed)
   }
 
-  /// Fills an empty bin; see `Bin.refill`.
-  func refill(_ index: UInt, from zone: UnsafeMutablePointer<Zone>) -> Bool {
-    changing(index, zone) { $0.refill(from: zone, mayGrow: mayGrow, mayBeLarge: cachesLittle) }
+  /// Takes the items of the other bucket, with more room than before if it may be.
+  func swapForItems(_ index: UInt, _ zone: UnsafeMutablePointer<Zone>) -> Bool {
+    let bin = bin(index)
+    return bin.swapsTooOften(zone) && mayGrow && exchange(.grow, index, zone) || bin.swapForItems()
   }
 
-  /// Makes room in a full bin; see `Bin.makeRoom`.
-  func makeRoom(_ index: UInt, for zone: UnsafeMutablePointer<Zone>) -> Bool {
-    let isForOthers = isForOthers(index)
-    return changing(index, zone) {
-      $0.makeRoom(for: zone, mayGrow: mayGrow, mayBeLarge: cachesLittle, isForOthers: isForOthers)
-    }
-  }
-
-  @inline(__always)
-  private func changing(
-    _ index: UInt, _ zone: UnsafeMutablePointer<Zone>,
-    _ body: (UnsafeMutablePointer<Bin>) -> Bool
+  /// Changes a bin by one of the calls of `Bin`, and counts what comes of it.
+  @inline(never)
+  func exchange(
+    _ call: BinCall, _ index: UInt, _ zone: UnsafeMutablePointer<Zone>
   ) -> Bool {
     let bin = bin(index)
     let before = UInt(bitPattern: bin.capacity)
     let cached = bin.cachedCount
-    let isDone = body(bin)
+    let (mayGrow, mayBeLarge) = (mayGrow, cachesLittle)
+    let isDone =
+      switch call {
+      case .grow: bin.grow(for: zone, mayBeLarge: mayBeLarge)
+      case .refill: bin.refill(from: zone, mayGrow: mayGrow, mayBeLarge: mayBeLarge)
+      case .makeRoom:
+        bin.makeRoom(
+          for: zone, mayGrow: mayGrow, mayBeLarge: mayBeLarge, isForOthers: isForOthers(index))
+      }
     changeCapacity(
       from: before &* zone.pointee.itemSize,
       to: UInt(bitPattern: bin.capacity) &* zone.pointee.itemSize)
@@ -224,6 +230,7 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
   }
 
   /// Gives back the items of bins that were not used in the last 64 slow paths or more.
+  @_optimize(size)
   func evictIdleBins() {
     let low = pointee.warmLow | pointee.mildLow
     let high = pointee.warmHigh | pointee.mildHigh
@@ -241,6 +248,7 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
   }
 
   /// Hands every cached item to its zone.
+  @_optimize(size)
   func flush() {
     forEachUsedBin { index in
       if let zone = process.pointee.existingZone(index) { bin(index).flush(to: zone) }
@@ -263,6 +271,7 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
   /// loaded bucket from before a call and the program's own data from after it.
   /// Items of loaded buckets therefore count as in use; their pages stay shared
   /// with the parent and untouched.
+  @_optimize(size)
   func adoptOrphan() {
     forEachUsedBin { index in
       if let zone = process.pointee.existingZone(index) { bin(index).adoptOrphan(zone) }
@@ -274,6 +283,7 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
 
 /// Gives the calling thread a cache of its own. Called with TLS at the busy bins.
 /// - Returns: nil when there is no memory.
+@_optimize(size)
 func attachThread() -> UnsafeMutablePointer<ThreadCache>? {
   let memory = process.pointee.threadCaches.unsafelyUnwrapped.pointee.take()  // made at boot
   guard memory != 0 else { return nil }
@@ -332,6 +342,7 @@ func threadExits(_ argument: UnsafeMutableRawPointer?) {
   detachThread(cache)
 }
 
+@_optimize(size)
 private func detachThread(_ cache: UnsafeMutablePointer<ThreadCache>) {
   let isIn = process.pointee.layerAbove.stepIn?(false) ?? false
   defer { if isIn { process.pointee.layerAbove.stepOut?() } }

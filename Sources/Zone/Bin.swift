@@ -36,6 +36,8 @@ package struct Bin {
   /// Buckets of items up to 512 bytes grow as far, 30 items, whatever is cached: with 8
   /// a thread that allocates much spends its time on the way to the keg.
   static var freeGrowth: Int { 4 }
+  /// Bytes of items from which on a bucket grows no more because the bin swaps.
+  static var mostGrown: UInt { 4096 }
   /// Buckets of larger items, in bytes, start with two.
   static var largeItem: UInt { 2048 }
 }
@@ -73,6 +75,47 @@ extension UnsafeMutablePointer where Pointee == Bin {
     load(other)
   }
 
+  /// Takes the previous bucket for an empty loaded one.
+  /// - Returns: false when it has no items either.
+  package func swapForItems() -> Bool {
+    guard let other = previousBucket, other.pointee.count > 0 else { return false }
+    swap(with: other)
+    return true
+  }
+
+  /// Whether a larger bucket would spare swaps: the previous one is full, while the loaded
+  /// one is empty, and the bin holds little.
+  package func swapsTooOften(_ zone: UnsafeMutablePointer<Zone>) -> Bool {
+    guard let other = previousBucket, other.isFull else { return false }
+    return other.capacity < zone.pointee.bucketEntries
+      && UInt(other.capacity) &* zone.pointee.itemSize < Bin.mostGrown
+  }
+
+  /// As `swapForItems`, but into a larger bucket, where its items and as much room are
+  /// side by side: a bin that swaps to and fro gets what it needs not to.
+  /// - Returns: false when no larger bucket is to be had.
+  @_optimize(size)
+  package func grow(for zone: UnsafeMutablePointer<Zone>, mayBeLarge: Bool) -> Bool {
+    let wanted = wantedEntries(zone, true, mayBeLarge, false)
+    guard let other = previousBucket, other.capacity < wanted,
+      let larger = zone.pointee.pools.pointee.take(entries: wanted)
+    else { return false }
+    larger.pointee.count = other.pointee.count
+    larger.slots.update(from: other.slots, count: Int(other.pointee.count))
+    other.pointee.count = 0
+    if let old = unload() { zone.pointee.pools.pointee.give(old) }
+    load(larger)
+    return true
+  }
+
+  /// Takes the previous bucket for a full loaded one.
+  /// - Returns: false when it is full as well, or there is none.
+  package func swapForRoom() -> Bool {
+    guard let other = previousBucket, !other.isFull else { return false }
+    swap(with: other)
+    return true
+  }
+
   /// How many entries this thread's next bucket should have: the next size, about
   /// twice what it has, from 8, or 2 of large items, up to what the zone says. Threads that
   /// allocate little cache little.
@@ -98,7 +141,7 @@ extension UnsafeMutablePointer where Pointee == Bin {
     Int(bitPattern: (pointee.high &- pointee.low) &>> 3) &+ (previousBucket?.capacity ?? 0)
   }
 
-  /// Puts items into an empty bin: from the previous bucket, the depot, or the keg.
+  /// Puts items into a bin whose buckets are empty: from the depot, or the keg.
   /// - Parameters:
   ///   - mayGrow: whether this thread may have larger buckets than now.
   ///   - mayBeLarge: whether these may be many bytes.
@@ -108,10 +151,6 @@ extension UnsafeMutablePointer where Pointee == Bin {
     from zone: UnsafeMutablePointer<Zone>, mayGrow: Bool = true, mayBeLarge: Bool = true,
     atOnce: Bool = false
   ) -> Bool {
-    if let other = previousBucket, other.pointee.count > 0 {
-      swap(with: other)
-      return true
-    }
     let spent = unload()
     if let bucket = zone.takeBucket(returning: spent) {
       load(bucket)
@@ -132,17 +171,13 @@ extension UnsafeMutablePointer where Pointee == Bin {
     return bucket.pointee.count > 0
   }
 
-  /// Makes room in a full bin: by the previous bucket, or by a bucket to the depot.
+  /// Makes room in a bin whose buckets are full: one goes to the depot, or to slabs.
   /// - Parameter isForOthers: whether small items may go to the depot, not to their slabs.
   /// - Returns: false when there is no bucket to be had.
   package func makeRoom(
     for zone: UnsafeMutablePointer<Zone>, mayGrow: Bool = true, mayBeLarge: Bool = true,
     atOnce: Bool = false, isForOthers: Bool = true
   ) -> Bool {
-    if let other = previousBucket, !other.isFull {
-      swap(with: other)
-      return true
-    }
     let wanted = wantedEntries(zone, mayGrow, mayBeLarge, atOnce)
     if wanted == 0 { return false }
     var empty: UnsafeMutablePointer<Bucket>? = nil

@@ -109,6 +109,7 @@ package struct BucketPools: ~Copyable {
   private let exchanged = Atomic<Int>(1 &<< 20)
 
   /// - Parameter memory: room for `BucketSize.count` pools.
+  @_optimize(size)
   package init(memory: UnsafeMutablePointer<Pool>, metadata: UnsafeMutablePointer<Metadata>) {
     pools = memory
     var i = 0

@@ -20,6 +20,7 @@ package enum ReclaimLevel {
 
 extension UnsafeMutablePointer where Pointee == Zone {
   /// Gives cached items back to the keg, and the keg's free slabs to the heap.
+  @_optimize(size)
   package func reclaim(_ level: ReclaimLevel) {
     pointee.lock.lock()
     shrinkBuckets(level)

@@ -23,7 +23,9 @@ extension UnsafeMutablePointer where Pointee == Handle {
       if table == 0 { return }
       let bin = tableBin(table, pointee.offset)
       // A handler may have freed something meanwhile.
-      if bin.pointee.top != bin.pointee.low || bin.refill(from: pointee.zone, atOnce: true) {
+      if bin.pointee.top != bin.pointee.low || bin.swapForItems()
+        || bin.refill(from: pointee.zone, atOnce: true)
+      {
         bin.pointee.top = bin.pointee.top &- 8
         item = bin.pointee.top.word
       }
@@ -40,7 +42,11 @@ extension UnsafeMutablePointer where Pointee == Handle {
       let table = ownTable()
       if table == 0 { return }
       let bin = tableBin(table, pointee.offset)
-      if bin.pointee.top == bin.pointee.high, !bin.makeRoom(for: pointee.zone, atOnce: true) { return }
+      if bin.pointee.top == bin.pointee.high, !bin.swapForRoom(),
+        !bin.makeRoom(for: pointee.zone, atOnce: true)
+      {
+        return
+      }
       bin.pointee.top.word = item
       bin.pointee.top = bin.pointee.top &+ 8
       isDone = true

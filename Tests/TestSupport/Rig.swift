@@ -199,14 +199,14 @@ extension Rig {
 extension UnsafeMutablePointer where Pointee == Bin {
   /// malloc as the fast and slow paths do it. 0: no memory.
   package func allocate(_ zone: ZonePointer) -> UInt {
-    if count == 0, !refill(from: zone) { return zone.allocateItem() }
+    if count == 0, !swapForItems(), !refill(from: zone) { return zone.allocateItem() }
     pointee.top -= 8
     return pointee.top.word
   }
 
   /// free as the fast and slow paths do it.
   package func free(_ item: UInt, _ zone: ZonePointer) {
-    if pointee.top == pointee.high, !makeRoom(for: zone) {
+    if pointee.top == pointee.high, !swapForRoom(), !makeRoom(for: zone) {
       zone.freeItem(item)
       return
     }

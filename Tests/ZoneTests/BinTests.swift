@@ -60,6 +60,36 @@ import Zone
     }
   }
 
+  @Test("a bin that swaps to and fro gets one bucket for what lay in two, up to 4 KiB of items")
+  func growthBySwaps() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 256)
+      let bin = rig.bin()
+      func cached() -> Set<UInt> {
+        var items: Set<UInt> = []
+        bin.forEachItem { items.insert($0) }
+        return items
+      }
+      // Fills both buckets, and takes what the loaded one has.
+      func empty() {
+        while !bin.hasPrevious || bin.cachedCount < bin.capacity { bin.free(zone.allocateItem(), zone) }
+        while bin.count > 0 { _ = bin.allocate(zone) }
+      }
+      var capacities: [Int] = []
+      for _ in 0..<3 {
+        empty()
+        if !bin.swapsTooOften(zone) { break }
+        let items = cached()
+        #expect(bin.grow(for: zone, mayBeLarge: true))
+        #expect(bin.count < bin.loadedCapacity && cached() == items)
+        capacities.append(bin.loadedCapacity)
+      }
+      #expect(capacities.last == 30)
+      #expect(!bin.swapsTooOften(zone) && bin.swapForItems())
+      #expect(rig.bucketsInUse == 2)
+    }
+  }
+
   @Test(
     "a bin that may not grow starts with few entries and keeps few: 30 of small items, 2 of others",
     arguments: [(64, [8, 16, 30, 30]), (512, [8, 16, 30, 30]), (1024, [2, 2, 2])] as [(UInt, [Int])])
