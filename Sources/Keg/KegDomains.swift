@@ -69,6 +69,15 @@ extension UnsafeMutablePointer where Pointee == Keg {
     return keg == self || (keg.pointee.first ?? keg) == (pointee.first ?? self)
   }
 
+  /// Whether more than one in 16 of the items of this thread's domain lie free in slabs,
+  /// 16 chunks of them at least. Takes no lock.
+  package var hasManyHoles: Bool {
+    let keg = domainHere
+    let free = keg.pointee.freeCount
+    return free > keg.pointee.itemCount / 16
+      && free &* keg.pointee.layout.stride > 16 &* Chunk.size
+  }
+
   /// Takes the locks.
   package func totals() -> KegTotals {
     var all = KegTotals()

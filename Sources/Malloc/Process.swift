@@ -117,7 +117,7 @@ struct Process: ~Copyable {
   /// ten items do, and a class in use costs a slab (docs/performance.md).
   private func leastItems(ofSize size: UInt) -> UInt {
     if size == SizeClass.largest { return 4 }
-    return size > 8192 ? 2 : min(16, SizeClass.largest / size)
+    return size > 8192 ? 2 : size > 2048 ? min(16, SizeClass.largest / size) : 8
   }
 
   @inline(never)

@@ -1,6 +1,6 @@
 // ThreadCache.swift: a thread's array of bins and what goes with it.
 //
-//    -576                    0        32                     TLS: one pointer
+//    -640                    0        32                     TLS: one pointer
 //     | ThreadCache | pad    | bin 0  | bin 1 = 8 bytes | …      │
 //     ▲ header                ▲ bins ◀───────────────────────────┘
 //
@@ -206,7 +206,14 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
   /// Called every 64 slow paths. Gives back the items of idle bins, sizes of the
   /// program's last phase, if the thread caches more than a small share of the heap, or
   /// if they keep the bins in use from growing.
+  ///
+  /// And, every other time, those of bins that had enough of what they have, while the
+  /// slabs of their size have many holes: what the thread frees would lie in a hole again
+  /// with its next malloc, and no slab ever become free.
   func countIdleBins() {
+    if pointee.events & 127 == 0 {
+      evictBins(except: (pointee.warmLow, pointee.warmHigh), onlySparse: true)
+    }
     noteMovedBins()
     if pointee.capacityBytes > max(heapBytes / 32, ThreadCache.fewBytes) || !mayGrow {
       evictIdleBins()
@@ -230,21 +237,29 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
   }
 
   /// Gives back the items of bins that were not used in the last 64 slow paths or more.
-  @_optimize(size)
   func evictIdleBins() {
     let low = pointee.warmLow | pointee.mildLow
     let high = pointee.warmHigh | pointee.mildHigh
+    evictBins(except: (low, high), onlySparse: false)
+    pointee.usedLow &= low
+    pointee.usedHigh &= high
+  }
+
+  @inline(never)
+  @_optimize(size)
+  private func evictBins(except kept: (low: UInt64, high: UInt64), onlySparse: Bool) {
     forEachUsedBin { index in
-      let isWarm = index < 64 ? low &>> UInt64(index) & 1 : high &>> UInt64(index &- 64) & 1
-      if isWarm == 0, let zone = process.pointee.existingZone(index) {
+      let isKept =
+        index < 64 ? kept.low &>> UInt64(index) & 1 : kept.high &>> UInt64(index &- 64) & 1
+      if isKept == 0, let zone = process.pointee.existingZone(index),
+        !onlySparse || zone.pointee.keg?.hasManyHoles ?? false
+      {
         let bin = bin(index)
         changeCapacity(from: UInt(bitPattern: bin.capacity) &* zone.pointee.itemSize, to: 0)
         noteExchange(index, 0 &- bin.cachedCount)
         bin.evict(to: zone)
       }
     }
-    pointee.usedLow &= low
-    pointee.usedHigh &= high
   }
 
   /// Hands every cached item to its zone.

@@ -31,6 +31,7 @@ func tick(_ cache: UnsafeMutablePointer<ThreadCache>) {
 }
 
 /// Ends the interval when its time is over. Any thread, no lock held.
+@_optimize(size)
 func tickIfDue() {
   let now = keg_monotonic_nanoseconds()
   let decay = UInt64(process.pointee.options[.decay]) &* 1_000_000
@@ -56,6 +57,7 @@ func tickIfDue() {
 /// for what lies in idle bins, and idle depots are emptied.
 /// - Returns: true when depots held much, a part in 32 and 2 MiB at least, which they
 ///   hold no longer; so the heap need not grow yet.
+@_optimize(size)
 func relieve(heapBytes: UInt) -> Bool {
   requestDrains(.idleBins)
   var cached: UInt = 0

@@ -89,6 +89,31 @@ import TestSupport
     }
   }
 
+  @Test("many holes are more than one item in 16, and more than 16 chunks")
+  func manyHoles() {
+    Rig.use { rig in
+      let keg = rig.keg(size: 1024)
+      let perChunk = Int(Chunk.size) / 1024
+      var items = keg.takeAll(600 * perChunk)
+      #expect(!keg.hasManyHoles)
+      // One of each slab, so that none becomes free.
+      func giveOne(of slabs: Range<Int>) {
+        keg.giveAll(slabs.map { items[$0 * perChunk] })
+        for slab in slabs { items[slab * perChunk] = 0 }
+      }
+      giveOne(of: 0..<200)
+      #expect(!keg.hasManyHoles)
+      giveOne(of: 200..<600)
+      keg.giveAll([items[1]])
+      #expect(keg.hasManyHoles)
+      // As great a share, but little.
+      let small = rig.keg(size: 512)
+      let half = small.takeAll(1024)
+      small.giveAll(stride(from: 0, to: 1024, by: 2).map { half[$0] })
+      #expect(small.freeCount == 512 && !small.hasManyHoles)
+    }
+  }
+
   @Test("a drain takes the little touched slab, too")
   func drainsLittleTouched() {
     Rig.use { rig in
