@@ -54,7 +54,8 @@ ALIASES := malloc=keg_malloc free=keg_free calloc=keg_calloc realloc=keg_realloc
   _Znwm=keg_new _Znam=keg_new_array _ZdlPv=keg_free _ZdlPvSt11align_val_t=keg_free \
   _ZnwmSt11align_val_t=keg_aligned_new _ZnamSt11align_val_t=keg_aligned_new_array
 COMMON_LDFLAGS := $(LDFLAGS)
-# Its start, and what it costs a small process, are a matter of layout.
+# Its start, and what it costs a small process, are a matter of layout; equal functions are
+# one, for the size of the file.
 LDFLAGS += -Wl,-O2,--icf=all -Wl,-T,shim/layout.ld,--symbol-ordering-file=shim/startup.order,--no-warn-symbol-ordering
 LDFLAGS += -Wl,--version-script=shim/exports.map $(foreach alias,$(ALIASES),-Wl,--defsym=$(alias))
 

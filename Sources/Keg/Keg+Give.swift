@@ -75,10 +75,8 @@ extension UnsafeMutablePointer where Pointee == Keg {
     slab.pointee.freeCount &+= 1
   }
 
-  /// Marks the items free that lie in `slab`, up to the first that does not.
-  ///
-  /// What was allocated together is often freed together: neighbours in a row, up or
-  /// down, are marked a word of the bitmap at a time, others of one word in a register.
+  /// Marks the items free that lie in `slab`, up to the first that does not: a row, up or
+  /// down, a word of the bitmap at a time, others of one word in a register.
   /// - Returns: how many there were, one at least.
   private func give(
     _ items: UnsafeMutablePointer<UInt>, _ count: Int, to slab: UnsafeMutablePointer<Slab>

@@ -45,7 +45,7 @@ struct ThreadCache: Linked, ~Copyable {
   var capacityBytes: UInt
   /// What of it `Process.cacheBytes` counts.
   var toldBytes: UInt
-  /// Slow paths since the clock was last read.
+  /// Slow paths; at every 64th there is more to do.
   var events: UInt32
   /// A `DrainRequest` that somebody makes of this thread, for its next slow path.
   let drainRequest: Atomic<UInt32>

@@ -20,17 +20,6 @@ extension UnsafeMutablePointer where Pointee == Bin {
     pointee.top = bucket.low &+ UInt(bucket.pointee.count) &* 8
   }
 
-  /// Takes the loaded bucket out, its count written back.
-  package func takeLoaded() -> UnsafeMutablePointer<Bucket>? {
-    if pointee.low == 0 { return nil }
-    let bucket = (pointee.low &- Bucket.headerBytes).pointer(to: Bucket.self)
-    bucket.pointee.count = UInt32(truncatingIfNeeded: count)
-    pointee.top = 0
-    pointee.low = 0
-    pointee.high = 0
-    return bucket
-  }
-
   /// Takes the previous bucket out.
   package func takePrevious() -> UnsafeMutablePointer<Bucket>? {
     if pointee.previous == 0 { return nil }
@@ -41,27 +30,14 @@ extension UnsafeMutablePointer where Pointee == Bin {
 
   /// Pops, after a swap if need be; 0: both buckets are empty.
   package func popEither() -> UInt {
-    if pointee.top == pointee.low, pointee.previous != 0 {
-      guard pointee.previous.pointer(to: Bucket.self).pointee.count > 0,
-        let full = takePrevious()
-      else { return 0 }
-      pointee.previous = takeLoaded()?.address ?? 0
-      load(full)
-    }
-    if pointee.top == pointee.low { return 0 }
+    if pointee.top == pointee.low, !swapForItems() { return 0 }
     pointee.top = pointee.top &- 8
     return pointee.top.word
   }
 
   /// Pushes, after a swap if need be; false: both buckets are full or absent.
   package func pushEither(_ item: UInt) -> Bool {
-    if pointee.top == pointee.high, pointee.previous != 0 {
-      let other = pointee.previous.pointer(to: Bucket.self)
-      if other.isFull { return false }
-      pointee.previous = takeLoaded()?.address ?? 0
-      load(other)
-    }
-    if pointee.top == pointee.high { return false }
+    if pointee.top == pointee.high, !swapForRoom() { return false }
     pointee.top.word = item
     pointee.top = pointee.top &+ 8
     return true
@@ -70,7 +46,7 @@ extension UnsafeMutablePointer where Pointee == Bin {
   /// Loads a full bucket of the depot into an empty bin.
   /// - Returns: false when the depot has none.
   package func loadFull(from zone: UnsafeMutablePointer<Zone>) -> Bool {
-    let spent = takeLoaded()
+    let spent = unload()
     if let bucket = zone.takeBucket(returning: spent) {
       load(bucket)
       return true
@@ -85,7 +61,7 @@ extension UnsafeMutablePointer where Pointee == Bin {
       zone.adopt(bucket)
       return
     }
-    if let spent = takeLoaded() {
+    if let spent = unload() {
       if pointee.previous == 0 {
         pointee.previous = spent.address
       } else {
@@ -99,7 +75,7 @@ extension UnsafeMutablePointer where Pointee == Bin {
   /// - Returns: the previous bucket, which is full, for the depot; nil: there was none.
   package func detachFull() -> UnsafeMutablePointer<Bucket>? {
     let full = takePrevious()
-    pointee.previous = takeLoaded()?.address ?? 0
+    pointee.previous = unload()?.address ?? 0
     return full
   }
 

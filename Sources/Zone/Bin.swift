@@ -61,7 +61,7 @@ extension UnsafeMutablePointer where Pointee == Bin {
   }
 
   /// Takes the loaded bucket out, its count written back.
-  private func unload() -> UnsafeMutablePointer<Bucket>? {
+  package func unload() -> UnsafeMutablePointer<Bucket>? {
     guard let bucket = loaded else { return nil }
     bucket.pointee.count = UInt32(truncatingIfNeeded: count)
     pointee.top = 0
@@ -77,6 +77,7 @@ extension UnsafeMutablePointer where Pointee == Bin {
 
   /// Takes the previous bucket for an empty loaded one.
   /// - Returns: false when it has no items either.
+  @inline(never)
   package func swapForItems() -> Bool {
     guard let other = previousBucket, other.pointee.count > 0 else { return false }
     swap(with: other)

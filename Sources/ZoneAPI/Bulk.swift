@@ -176,7 +176,7 @@ extension UnsafeMutablePointer where Pointee == Handle {
     if table == 0 { return false }
     let bin = tableBin(table, pointee.offset)
     if bin.count >= wanted { return true }
-    var bucket = bin.takeLoaded()
+    var bucket = bin.unload()
     if bucket == nil || bucket.unsafelyUnwrapped.capacity < wanted {
       guard let larger = zone.pointee.pools.pointee.take(entries: wanted) else {
         if let bucket { bin.install(bucket, zone) }
@@ -195,7 +195,7 @@ extension UnsafeMutablePointer where Pointee == Handle {
     let had = Int(bucket.pointee.count)
     let got = zone.takeMany(wanted &- had, into: bucket.slots + had, .noWait)
     bucket.pointee.count = UInt32(truncatingIfNeeded: had &+ got)
-    if let other = bin.takeLoaded() {
+    if let other = bin.unload() {
       if other.pointee.count == 0 { zone.pointee.pools.pointee.give(other) } else { zone.adopt(other) }
     }
     if bucket.pointee.count == 0 {
