@@ -94,7 +94,7 @@ extension UnsafeMutablePointer where Pointee == Arena {
 
   /// The last resort: a run of free neighbours, some clean and some dirty.
   /// After it has failed, no `size` contiguous bytes are free.
-  /// - Complexity: O(segments).
+  /// - Complexity: O(free dirty segments).
   @inline(never)
   private func allocateJoined(_ size: UInt) -> TagPointer? {
     let anywhere = Constraints(
@@ -156,16 +156,23 @@ extension Arena {
     return tag
   }
 
-  /// Joins the first run of free neighbours that has room for `size` bytes
-  /// under `constraints` into one segment, dirty if any of them is.
-  /// Called with the lock held.
-  /// - Complexity: O(segments).
+  /// Joins a run of free neighbours that has room for `size` bytes under
+  /// `constraints` into one segment, dirty if any of them is. Called with the lock held.
+  ///
+  /// Neighbours of one kind have coalesced: every run to join has a dirty segment, and
+  /// is looked at from the one with the lowest address.
+  /// - Complexity: O(free dirty segments and their neighbours).
   mutating func joinedRun(_ size: UInt, under constraints: Constraints) -> TagPointer? {
-    var segment = spans.head
-    while let first = segment {
-      segment = first.pointee.after
-      if first.pointee.kind != .free { continue }
+    var next = age.oldest
+    while let dirty = next {
+      next = dirty.pointee.younger
+      var first = dirty
+      if let below = dirty.pointee.before, below.pointee.kind == .free { first = below }
+      if first != dirty, first.pointee.isDirty || first.pointee.before?.pointee.kind == .free {
+        continue
+      }
       var end = first.pointee.end
+      var segment = first.pointee.after
       while let here = segment, here.pointee.kind == .free {
         end = here.pointee.end
         segment = here.pointee.after
