@@ -297,13 +297,15 @@ func settle(
   // The zones of the item before this one, of the same size, are as they should be.
   if record.size != size || record.leftZone != leftZone {
     writeZone(item.slot, user)
-    writeZone(end, item.end)
+    // The last bytes of a slot are red zone always, or a count.
+    writeZone(end, item.end &- leastRightZone)
   }
   fill(user, end, zeroed, isZero: false)
   note(record, size, stack)
   record.set(
     .live, kind: kind, alignment: alignment, hasLeftZone: leftZone != 0, hasTrash: false,
     epoch: debug.pointee.epoch)
+  if kind.isOne { writeCount(user) }
 }
 
 /// Gives fresh memory its contents.

@@ -25,8 +25,8 @@ enum Occasion {
 @inline(never)
 func checkZones(_ item: Item, _ occasion: Occasion) {
   if item.slab != nil, item.record.sharesZones,
-    occasion != .freeing || isZone(item.slot &- leastRightZone, item.slot),
-    isZone(item.slot &+ item.record.size, item.end)
+    occasion == .freeing
+      ? item.isBetweenZones(item.record.size) : item.isBeforeZone(item.record.size)
   {
     return
   }
@@ -46,13 +46,13 @@ func checkZones(_ item: Item, _ occasion: Occasion) {
 @inline(never)
 func checkFree(_ item: Item) {
   if item.slab != nil, item.record.sharesZones, item.record.hasTrash,
-    isTrashAndZone(item.slot, item.record.size, item.end)
+    item.isTrashBeforeZone(item.record.size)
   {
     return
   }
   if _slowPath(item.slab == nil), item.record.isPurged { return checkPurged(item) }
   checkZones(item, .reusing)
-  if item.record.hasTrash, let damage = damageOfTrash(Trash.freed, item.user, item.userEnd) {
+  if item.record.hasTrash, let damage = damageOfFreed(item) {
     reportTrash(damage, item)
   }
 }
@@ -100,7 +100,7 @@ private func reportRun(_ damage: Damage, _ item: Item, _ occasion: Occasion) {
     reportDamage(.overflow, run, item, occasion)
   } else {
     // Nobody ever had this slot.
-    if let damage = damageOfTrash(Trash.freed, item.user, item.userEnd) { run.start = damage.start }
+    if let damage = damageOfFreed(item) { run.start = damage.start }
     reportStray(run, occasion)
     writeTrash(Trash.freed, item.user, item.userEnd)
   }
@@ -144,7 +144,7 @@ private func endOfRun(in item: Item, repairs: Bool) -> UInt? {
   let isLive = state == .live || state == .busy
   if !isLive {
     guard item.record.hasTrash else { return nil }
-    if let damage = damageOfTrash(Trash.freed, item.user, item.userEnd) {
+    if let damage = damageOfFreed(item) {
       if damage.start &- item.user >= 8 { return nil }
       if repairs { writeTrash(Trash.freed, item.user, item.userEnd) }
       if item.userEnd &- damage.end >= 8 { return damage.end }
@@ -186,7 +186,7 @@ private func originOfRun(before item: Item) -> Item? {
     let state = before.record.state
     if state != .free, state != .freed { return before }
     if before.record.hasTrash,
-      let damage = damageOfTrash(Trash.freed, before.user, before.userEnd)
+      let damage = damageOfFreed(before)
     {
       // Through it, or from inside it.
       if damage.start &- before.user >= 8 { return nil }

@@ -83,9 +83,9 @@ func deallocateItem(_ address: UInt, _ claim: Claim) {
 
 @inline(never)
 private func deallocateOther(_ address: UInt, _ claim: Claim) {
-  guard case .item(let item) = place(of: address) else {
-    return deallocateUnknown(address, claim)
-  }
+  var item = itemOfOne(countedAt: address, claim)
+  if item == nil, case .item(let found) = place(of: address) { item = found }
+  guard let item else { return deallocateUnknown(address, claim) }
   deallocate(item, address, claim, startStack())
 }
 
@@ -93,6 +93,11 @@ private func deallocateOther(_ address: UInt, _ claim: Claim) {
 private func deallocate(_ item: Item, _ address: UInt, _ claim: Claim, _ stack: PendingStack) {
   let record = item.record
   if item.user != address || record.state != .live {
+    if let one = itemOfOne(countedAt: address, claim), one.record.change(from: .live, to: .busy) == .live {
+      reportMismatch(one, claim)
+      checkZones(one, .freeing)
+      return retire(one, stack)
+    }
     if isFirstElement(address, of: item, claim.call), record.change(from: .live, to: .busy) == .live {
       reportMismatch(item, claim)
       return retire(item, stack)
@@ -134,14 +139,19 @@ private func isFirstElement(_ address: UInt, of item: Item, _ call: FreeKind) ->
 func retire(_ item: Item, _ stack: PendingStack = startStack()) {
   let record = item.record
   if _slowPath(record.isGuarded) { return retireGuarded(item, stack) }
+  if record.kind.isOne { removeCount(item.user) }
   if _slowPath(item.slab == nil), item.capacity >= leastPurged { return retireLarge(item, stack) }
   let hasTrash = debug.pointee.isTrashing
+  var hasCount = false
   if hasTrash {
     let user = item.user
+    hasCount = record.kind == .newArray && item.slab != nil && beginsWithCount(user, record.size)
     writeTrash(Trash.freed, user, user &+ record.size)
+    if hasCount { user.word = 0 }
   }
   noteFree(record, stack)
   record.set(.freed, hasTrash: hasTrash)
+  if hasCount { record.setCounted() }
   quarantine(item, item.capacity)
 }
 

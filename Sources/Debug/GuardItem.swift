@@ -181,6 +181,7 @@ func allocateGuarded(
   let record = slot.address.pointer(to: Record.self)
   note(record, size)
   record.set(.live, kind: kind, guardedBy: alignment, epoch: debug.pointee.epoch)
+  if kind.isOne, user &- start >= 8, user & 7 == 0 { writeCount(user) }
   return user
 }
 

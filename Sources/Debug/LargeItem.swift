@@ -60,6 +60,7 @@ func allocateLargeItem(
   record.set(
     .live, kind: kind, alignment: alignment, hasLeftZone: true, hasTrash: false,
     epoch: debug.pointee.epoch)
+  if kind.isOne { writeCount(user) }
   keg_compiler_barrier()
   span.pointee.payload = memory | recordBit
   return user

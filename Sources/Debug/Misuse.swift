@@ -69,6 +69,10 @@ func reportInvalidFree(_ address: UInt, _ claim: Claim) {
     report(Finding(.doubleFree, doubleFreePhrase(claim.call), at: address))
     return
   }
+  if address &- Trash.freed &+ Trash.reach < 2 &* Trash.reach {
+    report(Finding(.useAfterFree, "free of a pointer that was read from a freed block", at: address))
+    return
+  }
   let phrase: StaticString =
     switch claim.call {
     case .realloc: "realloc of a pointer that no allocation returned"

@@ -30,6 +30,8 @@ func zoneWord(_ address: UInt) -> UInt {
 enum Trash {
   static var freed: UInt { 0xDEAD_C0DE_DEAD_C0DE }
   static var allocated: UInt { 0xBADD_CAFE_BADD_CAFE }
+  /// How near to the trash a pointer lies that was read from it and moved to a member.
+  static var reach: UInt { 1 &<< 16 }
 }
 
 /// The bits of the bytes at and above `address` in its word.
@@ -98,13 +100,17 @@ private func pairDifference(_ address: UInt, _ product: UInt) -> UInt {
   return (address.word ^ first) | ((address &+ 8).word ^ (first ^ zoneFlip))
 }
 
-/// Whether [start, end) is red zone still. - Precondition: `end` is a multiple of 16, and
-/// the zone has 16 bytes at least.
+/// Whether [start, end) is red zone still, but for a count at its end (ArrayCount.swift) where
+/// `mayCount` says so. - Precondition: `end` is a multiple of 16, and the zone has 16 bytes at
+/// least.
 @inline(__always)
-func isZone(_ start: UInt, _ end: UInt) -> Bool {
+func isZone(_ start: UInt, _ end: UInt, mayCount: () -> Bool) -> Bool {
   var at = end &- 16
+  let last = (end &- 8).word
   var product = (at &>> 4) &* zoneFactor
-  var difference = pairDifference(at, product)
+  let word = spread(product)
+  if _slowPath(last != word ^ zoneFlip), last != 0 || !mayCount() { return false }
+  var difference = at.word ^ word
   while at &- start >= 16 {
     at = at &- 16
     product = product &- zoneFactor
@@ -118,16 +124,9 @@ func isZone(_ start: UInt, _ end: UInt) -> Bool {
   return difference | second | (((at &- 16).word ^ first) & maskFrom(start)) == 0
 }
 
-/// Whether the 16 bytes before a slot and what is behind its `size` bytes are red zone.
-@inline(never)
-func areZones(_ slot: UInt, _ size: UInt, _ end: UInt) -> Bool {
-  let before = pairDifference(slot &- 16, (slot &- 16) &>> 4 &* zoneFactor)
-  return before == 0 && isZone(slot &+ size, end)
-}
-
 /// Whether a slot holds `size` bytes of the trash of freed memory, and red zone behind.
-@inline(never)
-func isTrashAndZone(_ slot: UInt, _ size: UInt, _ end: UInt) -> Bool {
+@inline(__always)
+func isTrashAndZone(_ slot: UInt, _ size: UInt, _ end: UInt, mayCount: () -> Bool) -> Bool {
   var difference: UInt = 0
   var at = slot
   let whole = slot &+ (size & ~15)
@@ -140,7 +139,7 @@ func isTrashAndZone(_ slot: UInt, _ size: UInt, _ end: UInt) -> Bool {
     at = at &+ 8
   }
   if size & 7 != 0 { difference |= (at.word ^ Trash.freed) & ~maskFrom(size) }
-  return difference == 0 && isZone(slot &+ size, end)
+  return difference == 0 && isZone(slot &+ size, end, mayCount: mayCount)
 }
 
 /// Whether [start, end) is trash still. - Precondition: `start` is a multiple of 8 and not above `end`.
@@ -186,14 +185,36 @@ struct Damage {
   var end: UInt
 }
 
-/// The first and the last byte of [start, end) that differ from the red zone.
+/// The first and the last byte of [start, end) that differ from the red zone, or from the count
+/// at its end.
 @inline(__always)
 func damageOfZone(_ start: UInt, _ end: UInt) -> Damage? {
   var difference: UInt = 0
   forEachWord(
     start, end, part: { difference |= ($0.word ^ zoneWord($0)) & $1 },
     full: { difference |= $0.word ^ zoneWord($0) })
-  return difference == 0 ? nil : findDamage(start, end) { UInt8(truncatingIfNeeded: zoneWord($0 & ~7) &>> (($0 & 7) &* 8)) }
+  return difference == 0 ? nil : findDamageOfZone(start, end)
+}
+
+@inline(never)
+private func findDamageOfZone(_ start: UInt, _ end: UInt) -> Damage? {
+  // A word of which a byte is as it was in a red zone was no count.
+  let hasCount = end &- start >= 8 && !sharesByte((end &- 8).word, zoneWord(end &- 8)) && isCounted(end)
+  return findDamage(start, end) {
+    hasCount && end &- $0 <= 8 ? 0 : UInt8(truncatingIfNeeded: zoneWord($0 & ~7) &>> (($0 & 7) &* 8))
+  }
+}
+
+/// Whether two words have the same byte somewhere.
+private func sharesByte(_ one: UInt, _ other: UInt) -> Bool {
+  var difference = one ^ other
+  var left = 8
+  while left > 0 {
+    if difference & 0xFF == 0 { return true }
+    difference = difference &>> 8
+    left &-= 1
+  }
+  return false
 }
 
 /// The first and the last byte of [start, end) that differ from the trash.

@@ -60,7 +60,7 @@ func allocatePlainly(
   // .free or .freed
   guard
     _fastPath(
-      word & (5 | 0x1000 | RecordPointer.sharesZonesBits | RecordPointer.hasTrashBit)
+      word & (5 | 0x1000 | RecordPointer.hasCountBit | RecordPointer.sharesZonesBits | RecordPointer.hasTrashBit)
         == 1 | RecordPointer.sharesZonesBits | RecordPointer.hasTrashBit)
   else {
     prepare(item, index)
@@ -68,7 +68,7 @@ func allocatePlainly(
     return slot
   }
   let old = record.sharedSize
-  if _slowPath(!isTrashAndZone(slot, old, item.end)) { checkFree(item) }
+  if _slowPath(!item.isTrashBeforeZone(old)) { checkFree(item) }
   // What the item before this one left of the zone is as it should be.
   if size < old { writeZone(slot &+ size, slot &+ old) }
   if _slowPath(zeroed) {
@@ -84,6 +84,7 @@ func allocatePlainly(
   record.word =
     ItemState.live.rawValue | kind.rawValue &<< 3 | RecordPointer.sharesZonesBits
     | debug.pointee.epoch &<< 16
+  if kind.isOne { writeCount(slot) }
   return slot
 }
 
@@ -100,15 +101,17 @@ func freePlainly(_ item: Item, _ address: UInt, _ claim: Claim, _ stack: Pending
   else { return false }
   let size = record.sharedSize
   if let claimed = claim.size, claimed != size { return false }
+  if claim.call == .deleteArray, _slowPath(beginsWithCount(slot, size)) { return false }
   // Only the winner of two frees goes on.
   guard _fastPath(record.makeBusy(word)) else { return false }
-  if _slowPath(!areZones(slot, size, item.end)) { checkZones(item, .freeing) }
+  if _slowPath(!item.isBetweenZones(size)) { checkZones(item, .freeing) }
   if _fastPath(size <= Core.greatestOfBin) {
     writeFewTrash(Trash.freed, slot, size)
   } else {
     writeTrash(Trash.freed, slot, slot &+ size)
   }
   record.setFreed(by: thread.pointee.id, finishStack(stack))
+  if claim.call == .delete { removeCount(slot) }
   part.pointer(to: DebugThread.self).pointee.counts.frees &+= 1
   record.word =
     word & ~RecordPointer.stateMask | ItemState.freed.rawValue | RecordPointer.hasTrashBit

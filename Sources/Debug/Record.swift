@@ -60,7 +60,7 @@ enum AllocationKind: UInt32 {
 typealias StackID = UInt32
 
 struct Record: ~Copyable {
-  /// state | kind << 3 | isPurged << 6 | log2(alignment) - 4 << 7 | isGuarded << 12
+  /// state | kind << 3 | isPurged or hasCount << 6 | log2(alignment) - 4 << 7 | isGuarded << 12
   /// | mark << 13 | hasTrash << 14 | hasNoLeftZone << 15 | epoch << 16.
   fileprivate let meta: Atomic<UInt32>
   /// Milliseconds since start.
@@ -146,6 +146,7 @@ extension UnsafeMutablePointer where Pointee == Record {
   static var placeMask: UInt32 { 0x903F }
   static var sharesZonesBits: UInt32 { 0x8000 }
   static var hasTrashBit: UInt32 { 0x4000 }
+  static var hasCountBit: UInt32 { 0x40 }
   static var stateMask: UInt32 { 7 }
 
   @inline(__always)
@@ -181,6 +182,8 @@ extension UnsafeMutablePointer where Pointee == Record {
   var hasTrash: Bool { word & 0x4000 != 0 }
   /// Whether the pages of the whole block are the kernel's zeros instead.
   var isPurged: Bool { word & 0x40 != 0 }
+  /// Of a freed item in a slab: whether its first word may be a count (ArrayCount.swift).
+  var hasCount: Bool { word & Self.hasCountBit != 0 }
   /// The count of leak marks when the item was allocated.
   var epoch: UInt32 { word &>> 16 }
 
@@ -214,6 +217,9 @@ extension UnsafeMutablePointer where Pointee == Record {
 
   /// Makes a large block a freed one without contents.
   func setPurged() { word = word & ~0x4007 | ItemState.freed.rawValue | 0x40 }
+
+  /// Notes that the first word of a freed item is a count.
+  func setCounted() { word = word | Self.hasCountBit }
 
   /// Brings the item from one state to another, if it is in that one.
   /// - Returns: the state it was in.

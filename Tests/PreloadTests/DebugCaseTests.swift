@@ -33,6 +33,17 @@ struct DebugCaseTests {
     DebugCase("live-neighbours", "overflow"),
     DebugCase("array-to-free", "mismatch", ["run", "freeing"]),
     DebugCase("array-to-delete", "mismatch", ["run"]),
+    DebugCase("one-string", "mismatch", ["one_as_array"]),
+    DebugCase("one-counted", "mismatch", ["one_as_array"]),
+    DebugCase("one-large", "mismatch", ["one_as_array"]),
+    DebugCase("one-aligned", "mismatch", ["one_as_array"]),
+    DebugCase("array-twice", "double-free", ["array_twice"]),
+    DebugCase("array-twice-counted", "double-free", ["array_twice"]),
+    DebugCase("array-twice-large", "double-free", ["array_twice"]),
+    DebugCase("before-one", "underflow", ["run"]),
+    DebugCase("past-one", "overflow", ["run"]),
+    DebugCase("freed-count", "use-after-free", ["run"]),
+    DebugCase("freed-pointer", "use-after-free", ["run"]),
     DebugCase("mismatch-once", "mismatch", ["run"]),
     DebugCase("negative-new", "bad-size", ["run"]),
     DebugCase("terabytes", "overflow"), DebugCase("underflow-kept", "underflow"),
@@ -83,10 +94,10 @@ struct DebugCaseTests {
 
   @Test(
     "a fault by a pointer or an index out of freed memory names the block",
-    arguments: ["wild-pointer", "wild-virtual", "wild-index"])
+    arguments: ["wild-pointer", "wild-virtual", "wild-index", "wild-frame"])
   func wild(name: String) throws {
     let outcome = try run(name, good: false)
-    outcome.expect(outcome.status == .killed(signal: SIGSEGV), name)
+    outcome.expect(outcome.status == .killed(signal: name == "wild-frame" ? SIGBUS : SIGSEGV), name)
     outcome.expect(
       outcome.stderr.hasPrefix(
         "kegmalloc: ERROR: use-after-free: use of a pointer that was read from a freed block"), name)

@@ -8,7 +8,8 @@
 //   the program's handler, its mask, its stack: the kernel's flags follow its flags
 //
 // The kernel puts SIGSEGV on the alternate stack only if the program's handler asked
-// for that. Faults of guard pages are SIGSEGV on every kernel; SIGBUS is not touched.
+// for that. Faults of guard pages are SIGSEGV on every kernel. An address that cannot be,
+// in %rbp or %rsp, is SIGBUS.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -222,19 +223,22 @@ static void on_fault(int number, siginfo_t *info, void *context) {
 // A failed assert, a smashed stack, a trap, a division by zero: the last moment for a check.
 // Unlike SIGSEGV the program takes these over whole; where it wants the default, ours is.
 static bool is_death(int number) {
-  return has_faults && (number == SIGABRT || number == SIGILL || number == SIGFPE);
+  return has_faults &&
+         (number == SIGABRT || number == SIGILL || number == SIGFPE || number == SIGBUS);
 }
 
 static bool look_at_the_end(uintptr_t address, int is_write, void *context) {
-  (void)address, (void)is_write, (void)context;
+  // The kernel does not know the address of a stack fault, which %rbp out of freed memory makes.
+  if (context) keg_debug_fault(address, is_write, context);
   keg_debug_at_abort();
   return false;
 }
 
 static void on_death(int number, siginfo_t *info, void *context) {
+  bool is_stack_fault = number == SIGBUS && info->si_code == SI_KERNEL;
   if (is_own_process() && keg_fault_stack_lock()) {
     set_mask(&all_but_faults);
-    keg_look(0, 0, context, look_at_the_end);
+    keg_look(0, 0, is_stack_fault ? context : NULL, look_at_the_end);
     keg_fault_stack_unlock();
   }
   take_default(number, info);
@@ -254,7 +258,7 @@ static int change_death(int number, const struct sigaction *action, struct sigac
 }
 
 static void take_deaths(void) {
-  static const int numbers[] = {SIGABRT, SIGILL, SIGFPE};
+  static const int numbers[] = {SIGABRT, SIGILL, SIGFPE, SIGBUS};
   for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++) {
     struct sigaction action;
     // What is ignored from the start stays so.

@@ -52,8 +52,47 @@ __attribute__((noinline)) static void wild(const std::string &name) {
   node = (Node *)hide((void *)node);
   if (name == "wild-pointer") node->next->numbers[2] = 3;
   if (name == "wild-virtual") node->visit();
+  // An address that cannot be, in %rbp: another signal.
+  if (name == "wild-frame")
+    __asm__ volatile("push %%rbp; mov %0, %%rbp; movl $3, 16(%%rbp); pop %%rbp" ::"r"(node->next) : "memory");
   if (name == "wild-index") table[(unsigned)node->numbers[5]] = 1;
   if (is_good) freeing((void *)node);
+}
+
+// What the compiler's count of elements has to do with: a class with a destructor, which
+// runs for each element before operator delete[] is called.
+template <size_t size>
+struct Counted {
+  static long destroyed;
+  long numbers[size / 8] = {};
+  ~Counted() { destroyed++; }
+};
+template <size_t size>
+long Counted<size>::destroyed;
+struct alignas(64) Aligned {
+  char bytes[64];
+  ~Aligned() { bytes[0]++; }
+};
+
+template <class One>
+__attribute__((noinline)) static void one_as_array() {
+  // Neighbours of the same kind, which are checked when they are freed.
+  One *ones[8];
+  for (One *&one : ones) one = new One();
+  One *one = (One *)hide((void *)ones[4]);
+  if (is_good)
+    delete one;
+  else
+    delete[] one;
+  for (One *&each : ones)
+    if (&each != &ones[4]) delete each;
+}
+
+template <class One>
+__attribute__((noinline)) static void array_twice() {
+  One *array = (One *)hide((void *)new One[3]), *again = (One *)hide((void *)array);
+  delete[] array;
+  if (!is_good) delete[] again;
 }
 
 __attribute__((noinline)) static void run(const std::string &name) {
@@ -91,6 +130,45 @@ __attribute__((noinline)) static void run(const std::string &name) {
       delete[] strings;
     else
       operator delete((void *)strings);
+  } else if (name == "one-string") {
+    one_as_array<std::string>();
+  } else if (name == "one-counted") {
+    one_as_array<Counted<40>>();
+    CHECK(Counted<40>::destroyed == (is_good ? 8 : 7), "%ld destroyed", Counted<40>::destroyed);
+  } else if (name == "one-large") {
+    one_as_array<Counted<200000>>();
+  } else if (name == "one-aligned") {
+    one_as_array<Aligned>();
+  } else if (name == "array-twice") {
+    array_twice<std::string>();
+  } else if (name == "array-twice-counted") {
+    array_twice<Counted<40>>();
+    CHECK(Counted<40>::destroyed == 3, "%ld destroyed", Counted<40>::destroyed);
+  } else if (name == "array-twice-large") {
+    array_twice<Counted<200000>>();
+  } else if (name == "before-one") {
+    // The end of the zone before an item of new, which may hold a count.
+    long *one = (long *)hide(new long(1));
+    if (!is_good) ((char *)one)[-1] = 1;
+    delete one;
+  } else if (name == "past-one") {
+    static long *ones[100];
+    for (long *&one : ones) one = new long(1);
+    if (!is_good) ((char *)hide(ones[50]))[8] = 0;
+    for (long *one : ones) delete one;
+  } else if (name == "freed-count") {
+    // A freed array that began with a number like a count.
+    long *numbers = (long *)hide(new long[10]), *again = (long *)hide(numbers);
+    numbers[0] = 8;
+    delete[] numbers;
+    if (!is_good) again[0] = 7;
+    delete[] (long *)hide(new long[10]);
+  } else if (name == "freed-pointer") {
+    void **block = (void **)hide(allocating(40)), **again = (void **)hide(block);
+    void *inner = block[1] = hide(malloc(10));
+    freeing(block);
+    free(is_good ? inner : again[1]);
+    if (!is_good) free(inner);
   } else if (name == "mismatch-once") {
     char *block = (char *)hide(malloc(3));
     if (is_good)
