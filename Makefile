@@ -144,6 +144,8 @@ DEBUG_EXPORTS := _exit; _Exit; abort; sigaction; signal; bsd_signal; sysv_signal
   __read_chk; __pread_chk; __pread64_chk; __recv_chk; __recvfrom_chk; __readlink_chk; __readlinkat_chk; __getcwd_chk; \
   readv; preadv; preadv64; preadv2; preadv64v2; recvmsg; recvmmsg; \
   fread; fread_unlocked; __fread_chk; __fread_unlocked_chk; \
+  fclose; pclose; fgets; __fgets_chk; fputs; fprintf; __fprintf_chk; vfprintf; __vfprintf_chk; fflush; \
+  closedir; readdir; readdir64; rewinddir; \
   write; pwrite; pwrite64; send; sendto; fwrite; fwrite_unlocked; \
   writev; pwritev; pwritev64; pwritev2; pwritev64v2; sendmsg; sendmmsg;
 

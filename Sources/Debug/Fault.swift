@@ -96,11 +96,19 @@ private func freedItem(_ context: UnsafeMutableRawPointer) -> Item? {
     if let item = freedItem(at: registers[i]) { return item }
     i &+= 1
   }
+  return firstOnStack(context, upTo: searchedStack, where: freedItem(at:))
+}
+
+/// What `find` makes of the first word on the stack of who was interrupted for which it
+/// finds something, of `count` bytes.
+func firstOnStack(
+  _ context: UnsafeMutableRawPointer, upTo count: UInt, where find: (UInt) -> Item?
+) -> Item? {
   var readable = ReadableRange()
-  var address = registers[KEG_RSP].roundedUp(to: 8)
-  let end = address &+ searchedStack
+  var address = registers(of: context)[KEG_RSP].roundedUp(to: 8)
+  let end = address &+ count
   while address < end, readable.covers(address) {
-    if let item = freedItem(at: address.word) { return item }
+    if let item = find(address.word) { return item }
     address = address &+ 8
   }
   return nil

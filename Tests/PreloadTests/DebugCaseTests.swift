@@ -44,6 +44,17 @@ struct DebugCaseTests {
     DebugCase("past-one", "overflow", ["run"]),
     DebugCase("freed-count", "use-after-free", ["run"]),
     DebugCase("freed-pointer", "use-after-free", ["run"]),
+    DebugCase("stream-close", "double-free", ["closed_stream"]),
+    DebugCase("stream-read", "use-after-free", ["closed_stream"]),
+    DebugCase("stream-write", "use-after-free", ["closed_stream"]),
+    DebugCase("stream-line", "use-after-free", ["closed_stream"]),
+    DebugCase("stream-text", "use-after-free", ["closed_stream"]),
+    DebugCase("stream-format", "use-after-free", ["closed_stream"]),
+    DebugCase("stream-flush", "use-after-free", ["closed_stream"]),
+    DebugCase("pipe-close", "double-free", ["closed_pipe"]),
+    DebugCase("directory-close", "double-free", ["closed_directory"]),
+    DebugCase("directory-read", "use-after-free", ["closed_directory"]),
+    DebugCase("directory-rewind", "use-after-free", ["closed_directory"]),
     DebugCase("mismatch-once", "mismatch", ["run"]),
     DebugCase("negative-new", "bad-size", ["run"]),
     DebugCase("terabytes", "overflow"), DebugCase("underflow-kept", "underflow"),
@@ -107,6 +118,16 @@ struct DebugCaseTests {
     outcome.expect(outcome.stderr.components(separatedBy: "ERROR").count == 2, name)
     let good = try run(name, good: true)
     good.expect(good.succeeded && good.stdout == "ok\n" && good.stderr == "", name)
+  }
+
+  @Test("a stream that was closed, and that the C library does not know any more")
+  func badStream() throws {
+    let outcome = try run("stream-letter", good: false)
+    outcome.expect(outcome.status == .killed(signal: SIGABRT), "status")
+    outcome.expect(outcome.stderr.contains("kegmalloc: ERROR: use-after-free: use of a stream"), "report")
+    outcome.expect(outcome.stderr.contains("closed_stream"), "function")
+    let good = try run("stream-letter", good: true)
+    good.expect(good.succeeded && good.stdout == "ok\n" && good.stderr == "", "good")
   }
 
   @Test("a fault that ends the process: what there is to see is seen; else nothing is said")

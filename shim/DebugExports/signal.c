@@ -18,6 +18,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "closed.h"
 #include "debug.h"
 #include "fault_stack.h"
 #include "platform.h"
@@ -30,6 +31,8 @@ extern sighandler_t ssignal(int, sighandler_t);
 extern bool keg_debug_is_ours(uintptr_t address) KEG_DEBUG_HIDDEN;
 extern uintptr_t keg_debug_usable_end(uintptr_t address) KEG_DEBUG_HIDDEN;
 extern bool keg_debug_fault(uintptr_t address, int is_write, void *context) KEG_DEBUG_HIDDEN;
+// Sources/Debug/Closed.swift
+extern void keg_debug_at_bad_stream(void *context) KEG_DEBUG_HIDDEN;
 // Sources/Debug/Ending.swift
 extern void keg_debug_at_abort(void) KEG_DEBUG_HIDDEN;
 
@@ -227,9 +230,10 @@ static bool is_death(int number) {
          (number == SIGABRT || number == SIGILL || number == SIGFPE || number == SIGBUS);
 }
 
-static bool look_at_the_end(uintptr_t address, int is_write, void *context) {
+static bool look_at_the_end(uintptr_t number, int is_stack_fault, void *context) {
   // The kernel does not know the address of a stack fault, which %rbp out of freed memory makes.
-  if (context) keg_debug_fault(address, is_write, context);
+  if (is_stack_fault) keg_debug_fault(0, 0, context);
+  if (number == SIGABRT && keg_is_bad_stream()) keg_debug_at_bad_stream(context);
   keg_debug_at_abort();
   return false;
 }
@@ -238,7 +242,7 @@ static void on_death(int number, siginfo_t *info, void *context) {
   bool is_stack_fault = number == SIGBUS && info->si_code == SI_KERNEL;
   if (is_own_process() && keg_fault_stack_lock()) {
     set_mask(&all_but_faults);
-    keg_look(0, 0, is_stack_fault ? context : NULL, look_at_the_end);
+    keg_look(number, is_stack_fault, context, look_at_the_end);
     keg_fault_stack_unlock();
   }
   take_default(number, info);

@@ -1,8 +1,11 @@
-// transfer.h: what the calls of transfer.c, transfer_pieces.c and transfer_stdio.c share.
+// transfer.h: what the calls of transfer.c, transfer_pieces.c, transfer_stdio.c and closed.c
+// share.
 #ifndef KEG_TRANSFER_H
 #define KEG_TRANSFER_H
 
+#include <dirent.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -51,6 +54,12 @@ extern void keg_debug_after_writing(uintptr_t start, uintptr_t size, intptr_t re
   X(size_t, fwrite_unlocked, (const void *, size_t, size_t, FILE *))                            \
   X(size_t, __fread_chk, (void *, size_t, size_t, size_t, FILE *))                              \
   X(size_t, __fread_unlocked_chk, (void *, size_t, size_t, size_t, FILE *))                     \
+  X(char *, __fgets_chk, (char *, size_t, int, FILE *))                                         \
+  X(int, __vfprintf_chk, (FILE *, int, const char *, va_list))                                  \
+  X(int, pclose, (FILE *))                                                                      \
+  X(int, closedir, (DIR *))                                                                     \
+  X(struct dirent64 *, readdir64, (DIR *))                                                      \
+  X(void, rewinddir, (DIR *))                                                                   \
   X(ssize_t, writev, (int, const struct iovec *, int))
 
 struct keg_transfers {

@@ -1,6 +1,7 @@
 // transfer_stdio.c: fread and fwrite. stdio copies what is small, and faults as others do;
 // for what is large it has the kernel read and write the program's memory itself.
 #define _GNU_SOURCE
+#include "closed.h"
 #include "transfer.h"
 
 // The C library's own, under the names that it keeps for itself.
@@ -21,11 +22,13 @@ static size_t end_reading(void *buffer, size_t size, size_t count, size_t result
 }
 
 size_t fread(void *restrict buffer, size_t size, size_t count, FILE *restrict file) {
+  if (keg_closed(file)) return 0;
   int saved = start_reading();
   return end_reading(buffer, size, count, _IO_fread(buffer, size, count, file), saved);
 }
 
 size_t fread_unlocked(void *restrict buffer, size_t size, size_t count, FILE *restrict file) {
+  if (keg_closed(file)) return 0;
   const struct keg_transfers *real = keg_real_transfers();
   int saved = start_reading();
   return end_reading(buffer, size, count, real->fread_unlocked(buffer, size, count, file), saved);
@@ -33,6 +36,7 @@ size_t fread_unlocked(void *restrict buffer, size_t size, size_t count, FILE *re
 
 size_t __fread_chk(void *restrict buffer, size_t room, size_t size, size_t count,
                    FILE *restrict file) {
+  if (keg_closed(file)) return 0;
   const struct keg_transfers *real = keg_real_transfers();
   int saved = start_reading();
   return end_reading(buffer, size, count, real->__fread_chk(buffer, room, size, count, file), saved);
@@ -40,6 +44,7 @@ size_t __fread_chk(void *restrict buffer, size_t room, size_t size, size_t count
 
 size_t __fread_unlocked_chk(void *restrict buffer, size_t room, size_t size, size_t count,
                             FILE *restrict file) {
+  if (keg_closed(file)) return 0;
   const struct keg_transfers *real = keg_real_transfers();
   int saved = start_reading();
   size_t result = real->__fread_unlocked_chk(buffer, room, size, count, file);
@@ -48,6 +53,7 @@ size_t __fread_unlocked_chk(void *restrict buffer, size_t room, size_t size, siz
 
 static size_t look_and_write(size_t (*put)(const void *, size_t, size_t, FILE *),
                              const void *buffer, size_t size, size_t count, FILE *file) {
+  if (keg_closed(file)) return 0;
   size_t bytes = size * count;
   int saved = errno;
   keg_debug_before_reading((uintptr_t)buffer, bytes, true);

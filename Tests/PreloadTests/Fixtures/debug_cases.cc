@@ -2,6 +2,7 @@
 // With a second argument the same program without the bug.
 #include "fixture.h"
 
+#include <dirent.h>
 #include <dlfcn.h>
 #include <string>
 #include <unistd.h>
@@ -95,6 +96,33 @@ __attribute__((noinline)) static void array_twice() {
   if (!is_good) delete[] again;
 }
 
+// A stream, or a directory, that is used again after it was closed.
+__attribute__((noinline)) static void closed_stream(const std::string &use) {
+  FILE *file = fopen("/dev/null", "r+"), *again = (FILE *)hide(file);
+  char line[10];
+  if (!is_good) fclose(file);
+  if (use == "read") CHECK(fread(line, 1, 10, again) == 0);
+  if (use == "write") CHECK(fwrite(line, 1, 10, again) == (is_good ? 10 : 0));
+  if (use == "line") CHECK(fgets(line, 10, again) == NULL);
+  if (use == "format") CHECK(fprintf(again, "%d", 123) == (is_good ? 3 : -1));
+  if (use == "text") CHECK((fputs((char *)hide((void *)"abc"), again) == EOF) == !is_good);
+  if (use == "flush") CHECK(fflush(again) == (is_good ? 0 : EOF));
+  if (use == "letter") fputc('a', again);
+  if (is_good || use == "close") fclose(again);
+}
+__attribute__((noinline)) static void closed_pipe() {
+  FILE *file = popen("true", "r"), *again = (FILE *)hide(file);
+  pclose(file);
+  if (!is_good) CHECK(pclose(again) == -1 && errno == EBADF);
+}
+__attribute__((noinline)) static void closed_directory(const std::string &use) {
+  DIR *directory = opendir("/"), *again = (DIR *)hide(directory);
+  if (!is_good) closedir(directory);
+  if (use == "read") CHECK((readdir(again) == NULL) == !is_good);
+  if (use == "rewind") rewinddir(again);
+  if (is_good || use == "close") closedir(again);
+}
+
 __attribute__((noinline)) static void run(const std::string &name) {
   long far = 0;
   size_t size = 0;
@@ -103,6 +131,9 @@ __attribute__((noinline)) static void run(const std::string &name) {
   // One write through several slots: run-SIZE-LENGTH.
   if (sscanf(name.c_str(), "run-%zu-%ld", &size, &far) == 2) return stray(size, 0, (size_t)far);
   if (name.compare(0, 5, "wild-") == 0) return wild(name);
+  if (name.compare(0, 7, "stream-") == 0) return closed_stream(name.substr(7));
+  if (name.compare(0, 10, "directory-") == 0) return closed_directory(name.substr(10));
+  if (name == "pipe-close") return closed_pipe();
   // Blocks too large to be kept with their contents.
   if (name == "large-write-after-free") {
     char *block = allocating(50 << 20);
