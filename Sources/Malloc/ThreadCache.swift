@@ -61,6 +61,8 @@ struct ThreadCache: Linked, ~Copyable {
   static var fewBytes: UInt { 1 &<< 17 }
   /// By how much the process may count less, or more, of a thread's capacity than it has.
   static var untoldBytes: UInt { 1 &<< 14 }
+  /// Where the balance of a bin starts at least when it takes items.
+  static var mostOwed: Int32 { -256 }
   static var byteCount: UInt { headerBytes &+ (SizeClass.count &+ 1) &<< Bin.strideShift }
 
   init() {
@@ -178,7 +180,8 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
       case .refill: bin.refill(from: zone, mayGrow: mayGrow, mayBeLarge: mayBeLarge)
       case .makeRoom:
         bin.makeRoom(
-          for: zone, mayGrow: mayGrow, mayBeLarge: mayBeLarge, isForOthers: isForOthers(index))
+          for: zone, mayGrow: mayGrow, mayBeLarge: mayBeLarge, isForOthers: isForOthers(index),
+          keepsFull: !onlyFrees(index))
       }
     changeCapacity(
       from: before &* zone.pointee.itemSize,
@@ -196,10 +199,20 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
     pointee.balances[Int(bitPattern: index)] <= 0
   }
 
-  /// Counts `taken` items that a bin took from its zone; below zero: gave to it.
+  /// Whether the thread frees so much more than it allocates that it need not keep any: it
+  /// has not taken anything in many exchanges.
+  @inline(__always)
+  private func onlyFrees(_ index: UInt) -> Bool {
+    pointee.balances[Int(bitPattern: index)] < 4 &* ThreadCache.mostOwed
+  }
+
+  /// Counts `taken` items that a bin took from its zone; below zero: gave to it. Who takes
+  /// is no longer one who only frees.
   @inline(__always)
   private func noteExchange(_ index: UInt, _ taken: Int) {
-    let balance = Int(pointee.balances[Int(bitPattern: index)]) &+ taken
+    var balance = Int(pointee.balances[Int(bitPattern: index)])
+    if taken > 0 { balance = max(balance, Int(ThreadCache.mostOwed)) }
+    balance = balance &+ taken
     pointee.balances[Int(bitPattern: index)] = Int32(clamping: balance)
   }
 

@@ -173,11 +173,14 @@ extension UnsafeMutablePointer where Pointee == Bin {
   }
 
   /// Makes room in a bin whose buckets are full: one goes to the depot, or to slabs.
-  /// - Parameter isForOthers: whether small items may go to the depot, not to their slabs.
+  /// - Parameters:
+  ///   - isForOthers: whether small items may go to the depot, not to their slabs.
+  ///   - keepsFull: whether the loaded one stays as the previous; who only frees has no use
+  ///     for it.
   /// - Returns: false when there is no bucket to be had.
   package func makeRoom(
     for zone: UnsafeMutablePointer<Zone>, mayGrow: Bool = true, mayBeLarge: Bool = true,
-    atOnce: Bool = false, isForOthers: Bool = true
+    atOnce: Bool = false, isForOthers: Bool = true, keepsFull: Bool = true
   ) -> Bool {
     let wanted = wantedEntries(zone, mayGrow, mayBeLarge, atOnce)
     if wanted == 0 { return false }
@@ -185,6 +188,10 @@ extension UnsafeMutablePointer where Pointee == Bin {
     if let other = previousBucket {
       empty = zone.putBucket(other, isForOthers)
       pointee.previous = 0
+    }
+    if !keepsFull, let full = unload() {
+      if let empty { zone.pointee.pools.pointee.give(empty) }
+      empty = zone.putBucket(full, isForOthers)
     }
     if let small = empty, small.capacity < wanted {
       zone.pointee.pools.pointee.give(small)

@@ -90,6 +90,34 @@ import Zone
     }
   }
 
+  @Test("a bin that only frees keeps no full bucket, and one that takes again keeps one")
+  func onlyFrees() {
+    Rig.use { rig in
+      let zone = rig.zone(size: 64)
+      let bin = rig.bin()
+      var given = 0
+      func fill() {
+        while bin.pointee.top != bin.pointee.high || bin.swapForRoom() {
+          bin.free(zone.allocateItem(), zone)
+          given += 1
+        }
+      }
+      #expect(bin.makeRoom(for: zone))
+      fill()
+      #expect(bin.makeRoom(for: zone))
+      fill()
+      #expect(bin.hasPrevious && bin.cachedCount == given)
+      for _ in 0..<3 {
+        #expect(bin.makeRoom(for: zone, keepsFull: false))
+        #expect(!bin.hasPrevious && bin.count == 0 && bin.loadedCapacity > 0)
+        #expect(zone.countDepotItems() == given)
+        fill()
+      }
+      #expect(bin.makeRoom(for: zone))
+      #expect(bin.hasPrevious && bin.count == 0)
+    }
+  }
+
   @Test(
     "a bin that may not grow starts with few entries and keeps few: 30 of small items, 2 of others",
     arguments: [(64, [8, 16, 30, 30]), (512, [8, 16, 30, 30]), (1024, [2, 2, 2])] as [(UInt, [Int])])
