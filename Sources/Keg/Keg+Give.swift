@@ -142,15 +142,17 @@ extension UnsafeMutablePointer where Pointee == Keg {
     _ items: UnsafeMutablePointer<UInt>, _ count: Int, _ slab: UnsafeMutablePointer<Slab>
   ) -> Int {
     if count < 3 { return 0 }
-    let (base, stride) = (slab.pointee.base, pointee.layout.stride)
+    let stride = pointee.layout.stride
     let step = items[1] &- items[0]
     if step != stride, step != 0 &- stride { return 0 }
-    let end = pointee.layout.itemCount &* stride
-    var length = 1
-    while length < count, items[length] &- items[length &- 1] == step,
-      items[length] &- base < end
-    {
+    let index = slot(of: items[0], in: slab)
+    let room = step == stride ? pointee.layout.itemCount &- index : index &+ 1
+    let most = min(count, Int(bitPattern: room))
+    var next = items[1] &+ step
+    var length = 2
+    while length < most, items[length] == next {
       length &+= 1
+      next = next &+ step
     }
     return length < 3 ? 0 : length
   }

@@ -107,17 +107,20 @@ extension UnsafeMutablePointer where Pointee == Slab {
     while left > 0 {
       var bits = words[word]
       var address = base &+ UInt(bitPattern: word) &* 64 &* stride
-      if bits == ~0 {
-        let run = min(left, 64)
-        out -= run
-        var i = run
-        while i > 0 {
-          i &-= 1
-          out[i] = address
+      let shift = UInt64(bits.trailingZeroBitCount)
+      let row = bits &>> shift
+      if row & (row &+ 1) == 0 {
+        // Neighbours all, or none.
+        let run = min(left, (~row).trailingZeroBitCount)
+        address &+= UInt(shift) &* stride
+        left &-= run
+        let first = out - run
+        while out != first {
+          out -= 1
+          out.pointee = address
           address &+= stride
         }
-        left &-= run
-        bits = run == 64 ? 0 : ~0 &<< UInt64(run)
+        bits = run == 64 ? 0 : bits & ((~0 &<< UInt64(run)) &<< shift)
       } else {
         while bits != 0, left > 0 {
           let bit = UInt(bitPattern: bits.trailingZeroBitCount)

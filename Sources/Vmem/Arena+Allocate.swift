@@ -96,6 +96,7 @@ extension UnsafeMutablePointer where Pointee == Arena {
   /// After it has failed, no `size` contiguous bytes are free.
   /// - Complexity: O(free dirty segments).
   @inline(never)
+  @_optimize(size)
   private func allocateJoined(_ size: UInt) -> TagPointer? {
     let anywhere = Constraints(
       alignment: pointee.quantum, phase: 0, nocross: 0, minimum: 0, maximum: .max)
@@ -185,6 +186,7 @@ extension Arena {
     return nil
   }
 
+  @_optimize(size)
   private mutating func join(_ first: TagPointer, upTo end: UInt) {
     guard first.pointee.end != end else { return }
     var stamp = first.pointee.isDirty ? first.pointee.stamp : 0

@@ -53,7 +53,7 @@ static uintptr_t program_end(void) {
 
 static size_t chunk_word(void *pointer) { return ((size_t *)pointer)[-1]; }
 
-int keg_is_foreign(void *pointer) {
+__attribute__((minsize)) int keg_is_foreign(void *pointer) {
   uintptr_t address = (uintptr_t)pointer;
   if (address % 16 != 0 || address < 4096 || !__libc_free) return 0;
   // The main arena, in the program break.

@@ -56,7 +56,7 @@ unsigned keg_cpu(void) {
   return cpu;
 }
 
-unsigned keg_cpu_count(void) {
+__attribute__((minsize)) unsigned keg_cpu_count(void) {
   unsigned long mask[16] = {0};
   long bytes = keg_syscall6(204 /* sched_getaffinity */, 0, sizeof mask, (long)mask, 0, 0, 0);
   unsigned count = 0;
