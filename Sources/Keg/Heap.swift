@@ -178,6 +178,7 @@ private func importChunks(
 ) -> UInt {
   let heap = UInt(bitPattern: source).pointer(to: Heap.self)
   let bytes = heap.pointee.committedBytes
+  let topBefore = heap.pointee.reservation.heapTop
   if heap.pointee.mustGrow.load(ordering: .relaxed) == 0,
     heap.countHomeBytes() > 0 || heap.pointee.relieve?(bytes) ?? false
   {
@@ -186,6 +187,11 @@ private func importChunks(
   heap.pointee.lock.lock()
   defer { heap.pointee.lock.unlock() }
   let top = heap.pointee.reservation.heapTop
+  if top != topBefore {
+    // Of many threads that want a little each, one grows the heap, not all.
+    actual.pointee = 0
+    return Arena.none
+  }
   let committed = heap.pointee.committedBytes
   // Steps grow with the heap. The first ones stay below a huge page, so that
   // THP=always cannot inflate a small process.

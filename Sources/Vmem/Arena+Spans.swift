@@ -23,8 +23,10 @@ extension UnsafeMutablePointer where Pointee == Arena {
   }
 
   /// Imports `size` bytes or more. Called without the lock.
-  /// - Returns: true with the lock held, the span added and two tags in hand;
+  /// - Returns: true with the lock held, the span added (or, by another thread, one in which
+  ///   there is room for `size` bytes) and two tags in hand;
   ///   false without the lock when the source has nothing or tags ran out.
+  @_optimize(size)
   func importLocking(_ size: UInt) -> Bool {
     // The tags first: a span without tags could be neither kept nor, by an
     // arena that does not release, given back.
@@ -39,6 +41,18 @@ extension UnsafeMutablePointer where Pointee == Arena {
     if start == Arena.none, wanted != size {
       actualSize = size
       start = importSpan(pointee.source, size, &actualSize, &isDirty)
+    }
+    while pointee.mergesSpans, start == Arena.none, actualSize == 0 {
+      // Another thread has imported meanwhile: perhaps enough.
+      pointee.lock.lock()
+      if pointee.clean.instantFit(size) != nil {
+        pointee.importingBytes = pointee.importingBytes &- size
+        pointee.giveTags(tags)
+        return true
+      }
+      pointee.lock.unlock()
+      actualSize = wanted
+      start = importSpan(pointee.source, wanted, &actualSize, &isDirty)
     }
     pointee.lock.lock()
     pointee.importingBytes = pointee.importingBytes &- size
@@ -57,6 +71,7 @@ extension UnsafeMutablePointer where Pointee == Arena {
   /// chained over `next`; nil also when the limit forbids to import `size` bytes.
   /// What rounding adds to the request, here or at the source, is not asked about.
   @inline(never)
+  @_optimize(size)
   private func takePrivateTags(importing size: UInt) -> TagPointer? {
     guard lockWithTags() else { return nil }
     defer { pointee.lock.unlock() }

@@ -42,7 +42,8 @@ package struct Arena: ~Copyable {
   /// Called without the arena's lock. Stores the true size (a multiple of the
   /// quantum) and whether the span may hold other bytes than zero; presets are
   /// `size` and false.
-  /// - Returns: the start, a multiple of the quantum, or `Arena.none`.
+  /// - Returns: the start, a multiple of the quantum, or `Arena.none`; of a source of merged
+  ///   spans that with a size of 0 when another thread was quicker, and it may be enough.
   package typealias Import =
     @convention(c) (
       _ source: UnsafeMutableRawPointer?, _ size: UInt,
