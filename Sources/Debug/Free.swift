@@ -93,7 +93,9 @@ private func deallocateOther(_ address: UInt, _ claim: Claim) {
 private func deallocate(_ item: Item, _ address: UInt, _ claim: Claim, _ stack: PendingStack) {
   let record = item.record
   if item.user != address || record.state != .live {
-    if let one = itemOfOne(countedAt: address, claim), one.record.change(from: .live, to: .busy) == .live {
+    if item.user != address, let one = itemOfOne(countedAt: address, claim),
+      one.record.change(from: .live, to: .busy) == .live
+    {
       reportMismatch(one, claim)
       checkZones(one, .freeing)
       return retire(one, stack)

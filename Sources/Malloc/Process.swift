@@ -53,6 +53,8 @@ struct Process: ~Copyable {
   private var zones: InlineArray<82, UInt>
   /// Bytes of items that the buckets of all threads can hold.
   let cacheBytes: Atomic<UInt>
+  /// What a thread may cache in any case, bytes: less when there are many threads.
+  let fewCacheBytes: Atomic<UInt>
   var ticker: Ticker
   var hasBackgroundThread: Bool
   /// Where the table at exit goes.
@@ -93,6 +95,7 @@ struct Process: ~Copyable {
     forkTookLocks = false
     forksInHandlers = 0
     cacheBytes = Atomic(0)
+    fewCacheBytes = Atomic(ThreadCache.fewBytes)
     depotHand = Atomic(0)
     deferred = Atomic(0)
     emergency = EmergencyPool()

@@ -57,8 +57,10 @@ struct ThreadCache: Linked, ~Copyable {
   static var headerBytes: UInt { 640 }
   /// The round of destructors that takes the cache down.
   static var lastExitRound: UInt32 { 2 }
-  /// What a thread may cache in any case, bytes.
+  /// What a thread may cache in any case, bytes; and where there are more than `manyThreads`.
   static var fewBytes: UInt { 1 &<< 17 }
+  static var leastBytes: UInt { 1 &<< 13 }
+  static var manyThreads: Int { 128 }
   /// By how much the process may count less, or more, of a thread's capacity than it has.
   static var untoldBytes: UInt { 1 &<< 14 }
   /// Where the balance of a bin starts at least when it takes items.
@@ -134,13 +136,19 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
   var mayGrow: Bool {
     let own = pointee.capacityBytes
     if own >= process.pointee.options[.threadCacheBytes] &<< 10 { return false }
-    return own < ThreadCache.fewBytes
+    return own < fewBytes
       || process.pointee.cacheBytes.load(ordering: .relaxed) < max(heapBytes / 4, 1 &<< 20)
   }
 
   private var heapBytes: UInt {
     process.pointee.heap.unsafelyUnwrapped.pointee.committedBytes  // a thread's cache is younger
   }
+
+  private var fewBytes: UInt { process.pointee.fewCacheBytes.load(ordering: .relaxed) }
+
+  /// Whether the many threads there are hold their share together, and this one its own: idle
+  /// ones would hold theirs for ever. Bins keep one bucket then, of few items.
+  private var isTight: Bool { fewBytes < ThreadCache.fewBytes && !mayGrow }
 
   /// Whether buckets of items of some KiB may be large: one in 32 parts of the heap for
   /// all bins of the thread, or 128 KiB.
@@ -173,15 +181,15 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
     let bin = bin(index)
     let before = UInt(bitPattern: bin.capacity)
     let cached = bin.cachedCount
-    let (mayGrow, mayBeLarge) = (mayGrow, cachesLittle)
+    let (mayGrow, mayBeLarge, isTight) = (mayGrow, cachesLittle, isTight)
     let isDone =
       switch call {
       case .grow: bin.grow(for: zone, mayBeLarge: mayBeLarge)
-      case .refill: bin.refill(from: zone, mayGrow: mayGrow, mayBeLarge: mayBeLarge)
+      case .refill: bin.refill(from: zone, mayGrow: mayGrow, mayBeLarge: mayBeLarge, isTight: isTight)
       case .makeRoom:
         bin.makeRoom(
           for: zone, mayGrow: mayGrow, mayBeLarge: mayBeLarge, isForOthers: isForOthers(index),
-          keepsFull: !onlyFrees(index))
+          isTight: isTight, keepsFull: !isTight && !onlyFrees(index))
       }
     changeCapacity(
       from: before &* zone.pointee.itemSize,
@@ -228,7 +236,7 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
       evictBins(except: (pointee.warmLow, pointee.warmHigh), onlySparse: true)
     }
     noteMovedBins()
-    if pointee.capacityBytes > max(heapBytes / 32, ThreadCache.fewBytes) || !mayGrow {
+    if pointee.capacityBytes > max(heapBytes / 32, fewBytes) || !mayGrow {
       evictIdleBins()
     }
     pointee.mildLow = pointee.warmLow
@@ -332,9 +340,12 @@ func attachThread() -> UnsafeMutablePointer<ThreadCache>? {
 /// Threads hand each other items through the depots, a bucket for each; a lone thread has
 /// nobody to hand to. Called with the list locked.
 @inline(never)
+@_optimize(size)
 private func countThreads() -> Int {
   let count = process.pointee.threads.count
   process.pointee.bucketPools?.pointee.exchangedBuckets = count > 1 ? count : 0
+  let few = count > ThreadCache.manyThreads ? ThreadCache.leastBytes : ThreadCache.fewBytes
+  process.pointee.fewCacheBytes.store(few, ordering: .relaxed)
   return count
 }
 

@@ -97,7 +97,7 @@ extension UnsafeMutablePointer where Pointee == Bin {
   /// - Returns: false when no larger bucket is to be had.
   @_optimize(size)
   package func grow(for zone: UnsafeMutablePointer<Zone>, mayBeLarge: Bool) -> Bool {
-    let wanted = wantedEntries(zone, true, mayBeLarge, false)
+    let wanted = wantedEntries(zone, true, mayBeLarge, false, false)
     guard let other = previousBucket, other.capacity < wanted,
       let larger = zone.pointee.pools.pointee.take(entries: wanted)
     else { return false }
@@ -120,15 +120,16 @@ extension UnsafeMutablePointer where Pointee == Bin {
   /// How many entries this thread's next bucket should have: the next size, about
   /// twice what it has, from 8, or 2 of large items, up to what the zone says. Threads that
   /// allocate little cache little.
-  @inline(__always)
+  @inline(never)
   private func wantedEntries(
-    _ zone: UnsafeMutablePointer<Zone>, _ mayGrow: Bool, _ mayBeLarge: Bool, _ atOnce: Bool
+    _ zone: UnsafeMutablePointer<Zone>, _ mayGrow: Bool, _ mayBeLarge: Bool, _ atOnce: Bool,
+    _ isTight: Bool
   ) -> Int {
     var most = zone.pointee.bucketEntries
     if atOnce { return most }
     let size = zone.pointee.itemSize
     if !mayBeLarge, size > Bin.mediumItem { most = max(most / 4, min(most, 2)) }
-    guard let loaded else {
+    guard let loaded, !isTight else {
       return min(size <= (mayGrow ? Bin.largeItem : Zone.largestSorted) ? 8 : 2, most)
     }
     let index = Int(loaded.pointee.sizeIndex)
@@ -147,10 +148,11 @@ extension UnsafeMutablePointer where Pointee == Bin {
   ///   - mayGrow: whether this thread may have larger buckets than now.
   ///   - mayBeLarge: whether these may be many bytes.
   ///   - atOnce: whether it gets buckets of the zone's size from the start.
+  ///   - isTight: whether buckets are to be as small as the first, also of small items.
   /// - Returns: false when there is no item or no bucket to be had.
   package func refill(
     from zone: UnsafeMutablePointer<Zone>, mayGrow: Bool = true, mayBeLarge: Bool = true,
-    atOnce: Bool = false
+    atOnce: Bool = false, isTight: Bool = false
   ) -> Bool {
     let spent = unload()
     if let bucket = zone.takeBucket(returning: spent) {
@@ -158,13 +160,14 @@ extension UnsafeMutablePointer where Pointee == Bin {
       return true
     }
     if let spent { load(spent) }
-    let wanted = wantedEntries(zone, mayGrow, mayBeLarge, atOnce)
+    let wanted = wantedEntries(zone, mayGrow, mayBeLarge, atOnce, isTight)
     if wanted == 0 { return false }
-    if loaded == nil || loaded.unsafelyUnwrapped.capacity < wanted,
-      let larger = zone.pointee.pools.pointee.take(entries: wanted)
+    let has = loaded?.capacity ?? 0
+    if has < wanted || isTight && has > wanted,
+      let other = zone.pointee.pools.pointee.take(entries: wanted)
     {
       if let old = unload() { zone.pointee.pools.pointee.give(old) }
-      load(larger)
+      load(other)
     }
     guard let bucket = loaded else { return false }
     zone.fill(bucket, bucket.capacity)
@@ -174,15 +177,16 @@ extension UnsafeMutablePointer where Pointee == Bin {
 
   /// Makes room in a bin whose buckets are full: one goes to the depot, or to slabs.
   /// - Parameters:
+  ///   - isTight: as of `refill`.
   ///   - isForOthers: whether small items may go to the depot, not to their slabs.
   ///   - keepsFull: whether the loaded one stays as the previous; who only frees has no use
   ///     for it.
   /// - Returns: false when there is no bucket to be had.
   package func makeRoom(
     for zone: UnsafeMutablePointer<Zone>, mayGrow: Bool = true, mayBeLarge: Bool = true,
-    atOnce: Bool = false, isForOthers: Bool = true, keepsFull: Bool = true
+    atOnce: Bool = false, isForOthers: Bool = true, isTight: Bool = false, keepsFull: Bool = true
   ) -> Bool {
-    let wanted = wantedEntries(zone, mayGrow, mayBeLarge, atOnce)
+    let wanted = wantedEntries(zone, mayGrow, mayBeLarge, atOnce, isTight)
     if wanted == 0 { return false }
     var empty: UnsafeMutablePointer<Bucket>? = nil
     if let other = previousBucket {
@@ -193,8 +197,8 @@ extension UnsafeMutablePointer where Pointee == Bin {
       if let empty { zone.pointee.pools.pointee.give(empty) }
       empty = zone.putBucket(full, isForOthers)
     }
-    if let small = empty, small.capacity < wanted {
-      zone.pointee.pools.pointee.give(small)
+    if let other = empty, other.capacity < wanted || isTight && other.capacity > wanted {
+      zone.pointee.pools.pointee.give(other)
       empty = nil
     }
     empty = empty ?? zone.pointee.pools.pointee.take(entries: wanted)

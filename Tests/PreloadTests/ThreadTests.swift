@@ -17,6 +17,9 @@ struct ThreadTests {
   @Test("unusual ends", arguments: ["cancellation", "exit-while-running", "main-leaves-first"])
   func ends(name: String) throws { try expectOK("threads", [name]) }
 
+  @Test("many idle threads keep little, and the heap does not grow for each", .ours)
+  func idle() throws { try expectOK("idle_threads") }
+
   @Test("threads that free what they allocated do not pass it on to each other", .ours)
   func ownItems() throws {
     let outcome = try run(

@@ -90,6 +90,25 @@ import Zone
     }
   }
 
+  @Test("where bins are tight, buckets become as small as the first", arguments: [(64, 8), (1024, 2)] as [(UInt, Int)])
+  func tight(size: UInt, entries: Int) {
+    Rig.use { rig in
+      let zone = rig.zone(size: size)
+      let bin = rig.bin()
+      for _ in 0..<5 {
+        #expect(bin.refill(from: zone))
+        while bin.count > 0 { _ = bin.allocate(zone) }
+      }
+      #expect(bin.loadedCapacity > entries)
+      #expect(bin.refill(from: zone, mayGrow: false, isTight: true))
+      #expect(bin.loadedCapacity == entries && bin.count == entries)
+      #expect(bin.makeRoom(for: zone))
+      while bin.pointee.top != bin.pointee.high { bin.free(zone.allocateItem(), zone) }
+      #expect(bin.makeRoom(for: zone, mayGrow: false, isTight: true, keepsFull: false))
+      #expect(bin.capacity == entries && bin.count == 0)
+    }
+  }
+
   @Test("a bin that only frees keeps no full bucket, and one that takes again keeps one")
   func onlyFrees() {
     Rig.use { rig in

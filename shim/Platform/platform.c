@@ -153,7 +153,7 @@ static clock_function find_in_vdso(const char *name) {
   return 0;
 }
 
-uint64_t keg_monotonic_nanoseconds(void) {
+__attribute__((minsize)) uint64_t keg_monotonic_nanoseconds(void) {
   static clock_function clock;
   static bool looked;
   if (!looked) {
