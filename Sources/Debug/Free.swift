@@ -83,9 +83,11 @@ func deallocateItem(_ address: UInt, _ claim: Claim) {
 
 @inline(never)
 private func deallocateOther(_ address: UInt, _ claim: Claim) {
-  var item = itemOfOne(countedAt: address, claim)
-  if item == nil, case .item(let found) = place(of: address) { item = found }
-  guard let item else { return deallocateUnknown(address, claim) }
+  var item: Item? = nil
+  if case .item(let found) = place(of: address) { item = found }
+  guard let item = item ?? itemOfOne(countedAt: address, claim) else {
+    return deallocateUnknown(address, claim)
+  }
   deallocate(item, address, claim, startStack())
 }
 

@@ -69,7 +69,7 @@ func reportInvalidFree(_ address: UInt, _ claim: Claim) {
     report(Finding(.doubleFree, doubleFreePhrase(claim.call), at: address))
     return
   }
-  if address &- Trash.freed &+ Trash.reach < 2 &* Trash.reach {
+  if keg_debug_is_trash_pointer(address) {
     report(Finding(.useAfterFree, "free of a pointer that was read from a freed block", at: address))
     return
   }

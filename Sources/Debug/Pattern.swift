@@ -30,8 +30,6 @@ func zoneWord(_ address: UInt) -> UInt {
 enum Trash {
   static var freed: UInt { 0xDEAD_C0DE_DEAD_C0DE }
   static var allocated: UInt { 0xBADD_CAFE_BADD_CAFE }
-  /// How near to the trash a pointer lies that was read from it and moved to a member.
-  static var reach: UInt { 1 &<< 16 }
 }
 
 /// The bits of the bytes at and above `address` in its word.

@@ -77,9 +77,9 @@ bool keg_debug_ends_by_fault(void) {
 
 // ---- pointers that were read from freed memory -------------------------------------
 
-// 64 bits of 0xdeadc0de, or 32 as an index: near them lie members and elements.
+// 64 bits of 0xdeadc0de, or 32 as an index: near them lie elements.
 static bool is_trash(uintptr_t word) {
-  if (word - 0xdeadc0dedeadc0de + 0x10000 < 0x20000) return true;
+  if (keg_debug_is_trash_pointer(word)) return true;
   uintptr_t high = word >> 32;
   return (high == 0 || high == 0xffffffff) && (uint32_t)word - 0xdeadc0deu + 0x100 < 0x200;
 }

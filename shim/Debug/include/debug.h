@@ -146,6 +146,11 @@ extern bool keg_debug_decode_aligned(const void *_Nonnull context,
 /// Does it for the context, at any address that can be used.
 extern void keg_debug_do_aligned(void *_Nonnull context,
                                  const struct keg_aligned_move *_Nonnull move) KEG_DEBUG_HIDDEN;
+/// Whether a word is the pattern of freed memory, or near it: a pointer that was read from
+/// there and moved to a member or an element.
+static inline bool keg_debug_is_trash_pointer(uintptr_t word) {
+  return word - 0xdeadc0dedeadc0de + 0x10000 < 0x20000;
+}
 /// The register that looks as if it had been read from freed memory, or the address
 /// that faulted; 0: there is none.
 extern uintptr_t keg_debug_trash_in(uintptr_t address, const void *_Nonnull context) KEG_DEBUG_HIDDEN;
