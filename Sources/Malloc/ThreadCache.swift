@@ -146,9 +146,7 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
 
   private var fewBytes: UInt { process.pointee.fewCacheBytes.load(ordering: .relaxed) }
 
-  /// Whether the many threads there are hold their share together, and this one its own: idle
-  /// ones would hold theirs for ever. Bins keep one bucket then, of few items.
-  private var isTight: Bool { fewBytes < ThreadCache.fewBytes && !mayGrow }
+  private var hasManyThreads: Bool { fewBytes < ThreadCache.fewBytes }
 
   /// Whether buckets of items of some KiB may be large: one in 32 parts of the heap for
   /// all bins of the thread, or 128 KiB.
@@ -181,7 +179,9 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
     let bin = bin(index)
     let before = UInt(bitPattern: bin.capacity)
     let cached = bin.cachedCount
-    let (mayGrow, mayBeLarge, isTight) = (mayGrow, cachesLittle, isTight)
+    let (mayGrow, mayBeLarge) = (mayGrow, cachesLittle)
+    // Idle ones would hold their share for ever: bins keep one bucket, of few items.
+    let isTight = !mayGrow && hasManyThreads
     let isDone =
       switch call {
       case .grow: bin.grow(for: zone, mayBeLarge: mayBeLarge)

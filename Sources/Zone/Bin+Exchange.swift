@@ -14,12 +14,6 @@ import Base
 import Synchronization
 
 extension UnsafeMutablePointer where Pointee == Bin {
-  private func load(_ bucket: UnsafeMutablePointer<Bucket>) {
-    pointee.low = bucket.low
-    pointee.high = bucket.high
-    pointee.top = bucket.low &+ UInt(bucket.pointee.count) &* 8
-  }
-
   /// Takes the previous bucket out.
   package func takePrevious() -> UnsafeMutablePointer<Bucket>? {
     if pointee.previous == 0 { return nil }

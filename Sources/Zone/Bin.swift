@@ -53,7 +53,7 @@ extension UnsafeMutablePointer where Pointee == Bin {
     pointee.previous == 0 ? nil : pointee.previous.pointer(to: Bucket.self)
   }
 
-  private func load(_ bucket: UnsafeMutablePointer<Bucket>) {
+  func load(_ bucket: UnsafeMutablePointer<Bucket>) {
     let low = bucket.low
     pointee.low = low
     pointee.high = bucket.high
