@@ -14,6 +14,7 @@ import Base
 import DebugPlatform
 import Keg
 import Malloc
+import Pages
 import Platform
 
 func installFaultHandler() { if keg_debug_can_take_faults() { keg_debug_take_faults() } }
@@ -40,7 +41,8 @@ func installFaultHandler() { if keg_debug_can_take_faults() { keg_debug_take_fau
   let thread = keg_debug_thread()
   let state = thread.pointee.state
   // A handler over a call of ours may hold the locks that a report needs.
-  if state == KEG_DEBUG_INSIDE || state == KEG_DEBUG_NESTED { return false }
+  if state == KEG_DEBUG_NESTED { return isWrite == 0 && openProtected(address) }
+  if state == KEG_DEBUG_INSIDE { return false }
   thread.pointee.state = KEG_DEBUG_NESTED
   var goesOn = false
   if debug.pointee.guardArena.contains(address) {
@@ -57,6 +59,23 @@ func installFaultHandler() { if keg_debug_can_take_faults() { keg_debug_take_fau
   if !goesOn, keg_debug_ends_by_fault() { finishByForce() }
   thread.pointee.state = state
   return goesOn
+}
+
+/// A page of the heap that the program has made unreadable, a barrier of its own: it is
+/// opened for the last look at all items.
+/// - Returns: whether it can be read now.
+private func openProtected(_ address: UInt) -> Bool {
+  if let item = debug.pointee.guardArena.find(address) {
+    if item.record.state != .live || address >= item.end { return false }
+  } else if let map = Core.heap.pageMap(for: address) {
+    switch map.owner(at: map.index(of: address)) {
+    case .slab, .span: break
+    default: return false
+    }
+  } else {
+    return false
+  }
+  return GuardPages.openForReading(address & ~(GuardArena.page &- 1), GuardArena.page)
 }
 
 private func report(_ finding: Finding, _ context: UnsafeMutableRawPointer) {

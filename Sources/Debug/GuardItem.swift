@@ -171,7 +171,7 @@ func allocateGuarded(
   debug.pointee.guardLock.unlock()
   guard let (slot, start) = room else { return 0 }
   let end = start &+ UInt(slot.pointee.pageCount) &* GuardArena.page
-  let user = debug.pointee.guardChoice.isLeft ? start : place(size, alignment, end)
+  let user = debug.pointee.guardChoice.isLeft ? start : place(size, alignment, kind, end)
   slot.pointee.offset = user &- start
   // The zone on the open side. Of a large item a page of it is enough.
   writeZone(max(start, user &- min(user &- start, GuardArena.page)), user)
@@ -185,11 +185,11 @@ func allocateGuarded(
   return user
 }
 
-/// Where an item on the right starts.
-private func place(_ size: UInt, _ alignment: UInt, _ end: UInt) -> UInt {
+/// Where an item on the right starts. An alignment that was asked for is kept.
+private func place(_ size: UInt, _ alignment: UInt, _ kind: AllocationKind, _ end: UInt) -> UInt {
   var alignment = alignment
   let mode = debug.pointee.guardChoice.alignment
-  if alignment == 16, mode != GuardAlignMode.sixteen, size != 0 {
+  if !kind.isAligned, mode != GuardAlignMode.sixteen, size != 0 {
     alignment = min(16, size & (0 &- size))
     // CPython insists on even addresses for its code, which lies in objects of odd size.
     if alignment == 1, size > 32, mode == GuardAlignMode.auto { alignment = 2 }

@@ -55,6 +55,9 @@ enum AllocationKind: UInt32 {
   case alignedNewArray
   /// An item of a zone of the program's: in ZoneItems, never in a slot.
   case zone
+
+  /// Whether the caller named an alignment.
+  var isAligned: Bool { self == .memalign || self == .alignedNew || self == .alignedNewArray }
 }
 
 typealias StackID = UInt32

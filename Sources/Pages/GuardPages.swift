@@ -32,6 +32,9 @@ package enum GuardPages {
     return isProtected ? protect(address, size, 3) : isRemoved
   }
 
+  /// Makes pages readable that the program has protected.
+  package static func openForReading(_ address: UInt, _ size: UInt) -> Bool { protect(address, size, 1) }
+
   private static func advise(_ address: UInt, _ size: UInt, _ advice: Int) -> Bool {
     keg_syscall6(
       Int(KEG_SYS_madvise), Int(bitPattern: address), Int(bitPattern: size), advice, 0, 0, 0) == 0

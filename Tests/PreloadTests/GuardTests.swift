@@ -165,6 +165,8 @@ struct GuardFaultTests {
     let conf = "guard:right,guard_align:\(mode)"
     let moves = try guarded("guard_aligned", ["moves"], conf: conf)
     moves.expect(moves.succeeded && moves.stdout == "ok\n" && moves.stderr == "" || mode == "16")
+    let asked = try guarded("guard_aligned", ["asked"], conf: conf)
+    asked.expect(asked.succeeded && asked.stdout == "ok\n" && asked.stderr == "")
     let freed = try guarded("guard_aligned", ["freed"], conf: conf)
     freed.expect(freed.status == .killed(signal: SIGSEGV) && freed.reportCount == 1)
     freed.expect(
@@ -369,6 +371,12 @@ struct GuardMemoryTests {
     let outcome = try guarded("guard_memory", ["mappings"], conf: "guard:\(side)")
     // Before Linux 6.13 it must.
     if outcome.stderr.contains("between <= before"), !Self.kernelHasGuards { return }
+    outcome.expect(outcome.succeeded && outcome.stdout == "ok\n" && outcome.stderr == "")
+  }
+
+  @Test("blocks that the program has protected do not end the last look", arguments: ["", "guard:right", "guard:left"])
+  func protected(conf: String) throws {
+    let outcome = try guarded("guard_memory", ["protected"], conf: conf)
     outcome.expect(outcome.succeeded && outcome.stdout == "ok\n" && outcome.stderr == "")
   }
 

@@ -1,5 +1,6 @@
 // guard_aligned.c: moves that insist on multiples of 16, made to blocks whose alignment
-// on the right of a page is less: `guard_aligned moves|freed|beyond`.
+// on the right of a page is less, and alignments that were asked for:
+// `guard_aligned moves|freed|beyond|asked`.
 #include "fixture.h"
 
 __attribute__((noinline)) static void store(char *to, const char *from) {
@@ -8,6 +9,18 @@ __attribute__((noinline)) static void store(char *to, const char *from) {
 __attribute__((noinline)) static void load(const char *from, char *to) {
   __asm__ volatile("pxor %%xmm3, %%xmm3\n movdqa (%0), %%xmm3\n movups %%xmm3, (%1)"
                    : : "r"(from), "r"(to) : "xmm3", "memory");
+}
+
+static void ask(void) {
+  for (size_t alignment = 1; alignment <= 8192; alignment *= 2)
+    for (size_t size = 1; size < 200; size++) {
+      void *block = NULL;
+      if (alignment >= sizeof block) CHECK(posix_memalign(&block, alignment, size) == 0, "%zu", alignment);
+      else block = aligned_alloc(alignment, size);
+      CHECK(block && (uintptr_t)block % alignment == 0, "%p: %zu, %zu", block, alignment, size);
+      memset(block, 1, size);
+      free(block);
+    }
 }
 
 int main(int count, char **arguments) {
@@ -33,6 +46,8 @@ int main(int count, char **arguments) {
     register char *r13 __asm__("r13") = block;
     __asm__ volatile("pxor %%xmm7, %%xmm7\n movaps %%xmm7, (%0)" : : "r"(r13) : "xmm7", "memory");
     CHECK(is_zero(block, 16), "r13");
+  } else if (strcmp(arguments[1], "asked") == 0) {
+    ask();
   } else if (strcmp(arguments[1], "freed") == 0) {
     free(block);
     load(block, copy);

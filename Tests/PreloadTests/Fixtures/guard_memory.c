@@ -68,6 +68,20 @@ static void make_links(void) {
   }
 }
 
+// A program's own barrier over whole blocks, red zones and all; nobody ever opens it.
+static void protect_blocks(void) {
+  static char *volatile kept[5];
+  size_t sizes[] = {100, 3 * 4096, 40000, 2 * MIB};
+  for (int i = 0; i < 4; i++) {
+    kept[i] = aligned_alloc(4096, (sizes[i] + 4095) & ~4095ul);
+    CHECK(kept[i], "no memory");
+    kept[i][0] = 1;
+    CHECK(mprotect(kept[i], (sizes[i] + 4095) & ~4095ul, PROT_NONE) == 0, "mprotect");
+  }
+  kept[4] = malloc(24);
+  CHECK(mprotect((void *)((uintptr_t)kept[4] & ~4095ul), 4096, PROT_NONE) == 0, "mprotect");
+}
+
 static void refuse_guards(char **command) {
   struct sock_filter filter[] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
@@ -132,6 +146,11 @@ int main(int count, char **arguments) {
     use_again();
     go_through_addresses();
     use_again();
+  } else if (strcmp(name, "protected") == 0) {
+    puts("ok");
+    fflush(stdout);
+    protect_blocks();
+    exit(0);
   } else if (strcmp(name, "hold") == 0) {
     make_links();
   } else if (strcmp(name, "lose") == 0) {
