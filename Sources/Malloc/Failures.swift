@@ -39,7 +39,11 @@ package func nextRandom() -> UInt64 {
 
 /// Whether this allocation of malloc's shall fail.
 @inline(__always)
-func injectsFailure() -> Bool {
-  let mean = processMeanFailures
+func injectsFailure() -> Bool { isRunning && drawsFailure() }
+
+/// The same where it is known that boot is through.
+@inline(__always)
+func drawsFailure() -> Bool {
+  let mean = process.pointee.failures.mean.load(ordering: .relaxed)
   return mean != 0 && !process.pointee.failures.isLeftToDebug.load(ordering: .relaxed) && nextRandom() % UInt64(mean) == 0
 }

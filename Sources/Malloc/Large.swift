@@ -21,19 +21,29 @@ import Vmem
 var greatestRequest: UInt { UInt(bitPattern: Int.max) }
 
 /// A large block, or 0.
-/// - Parameter zeroed: whether its first `size` bytes must be zero.
+/// - Parameters:
+///   - size: not 0.
+///   - zeroed: whether its first `size` bytes must be zero.
 func allocateLarge(_ size: UInt, alignment: UInt = 16, zeroed: Bool = false) -> UInt {
-  if size > greatestRequest &- Chunk.size || injectsFailure() { return 0 }
-  if alignment <= Chunk.size, isRunning, let heap = process.pointee.heap,
-    let span = heap.takeRecent(size.roundedUp(to: Chunk.size))
-  {
+  if size > greatestRequest &- Chunk.size { return 0 }
+  if _fastPath(isRunning) {
+    if drawsFailure() { return 0 }
+    if alignment <= Chunk.size, let block = allocateRecent(size, zeroed) { return block }
+  }
+  return allocateLargeSlowly(size, alignment: alignment, zeroed: zeroed)
+}
+
+/// A block in a span that was freed just now.
+@inline(__always)
+private func allocateRecent(_ size: UInt, _ zeroed: Bool) -> UInt? {
+  if let heap = process.pointee.heap, let span = heap.takeRecent(size.roundedUp(to: Chunk.size)) {
     let isTime = heap.countRecentUse()
     if _slowPath(isTime || zeroed || !heap.pointee.reservation.contains(span.pointee.start)) {
       return handOutRecent(span, size, zeroed, isTime)
     }
     return handOut(span, size, heap.pointee.pageMap)
   }
-  return allocateLargeSlowly(size, alignment: alignment, zeroed: zeroed)
+  return nil
 }
 
 /// What is not done at most allocations: a call of its own, so that those save no registers.
@@ -75,7 +85,7 @@ private func handOut(
 @inline(__always)
 private func handOut(_ span: TagPointer, _ size: UInt, _ map: PageMap) -> UInt {
   let start = span.pointee.start
-  span.pointee.payload = max(size, 1).roundedUp(to: process.pointee.pageSize)
+  span.pointee.payload = size.roundedUp(to: process.pointee.pageSize)
   map.enter(span, at: start)
   return start
 }
