@@ -42,22 +42,12 @@ extension UnsafeMutablePointer where Pointee == Bucket {
 
 /// The capacities of buckets, and which one suits a zone (U08).
 package enum BucketSize {
-  package static var count: Int { 8 }
+  package static var count: Int { 9 }
+  /// UMA's largest: what a program's zone can have, and what contention makes of buckets.
   package static var largest: Int { 254 }
 
-  /// 2 4 8 16, then powers of two less the header's two words.
-  package static func capacity(at index: Int) -> Int {
-    switch index {
-    case 0: 2
-    case 1: 4
-    case 2: 8
-    case 3: 16
-    case 4: 30
-    case 5: 62
-    case 6: 126
-    default: 254
-    }
-  }
+  /// 2 4 8 16, then powers of two less the header's two words: 30 62 126 254 510.
+  package static func capacity(at index: Int) -> Int { 2 &<< index &- (index > 3 ? 2 : 0) }
 
   /// The smallest pool whose buckets hold `entries`.
   package static func index(holding entries: Int) -> Int {
@@ -84,17 +74,16 @@ package enum BucketSize {
   /// How many entries the buckets of a zone start with, by its item size.
   package static func entries(forItemSize size: UInt) -> Int {
     if size > 4096 { return Int(max(8192 / size, 1)) }
-    var index = count &- 1
+    var index = self.index(holding: largest)
     while index > 0, itemSizeCeiling(at: index) < size { index &-= 1 }
     return capacity(at: index)
   }
 
   /// How many times that many malloc's zones start with, and those of programs. Twice
-  /// UMA's bucket from 65 to 1,024 bytes: a thousand blocks of one size made and freed
+  /// UMA's bucket up to 1,024 bytes: a thousand blocks of one size made and freed
   /// together is what programs do, and 30 at a time is 66 trips for that. Above, as many
   /// items as 64 KiB hold: a trip costs what thirty calls cost without one.
   package static func scale(forItemSize size: UInt) -> Int {
-    if size <= 64 { return 1 }
     if size <= 1024 { return 2 }
     return max(Int(bitPattern: 65536 / size) / entries(forItemSize: size), 1)
   }

@@ -118,10 +118,10 @@ package struct Zone: Linked, ~Copyable {
     reclaimed = 0
     let entries =
       flags.contains(.noBucket) || flags.contains(.isInternal)
-      ? 0 : min(bucketScale &* BucketSize.entries(forItemSize: itemSize), BucketSize.largest)
+      ? 0 : bucketScale &* BucketSize.entries(forItemSize: itemSize)
     self.entries = Atomic(entries)
     startEntries = entries
-    mostEntries = entries == 0 ? 0 : BucketSize.largest
+    mostEntries = entries == 0 ? 0 : max(entries, BucketSize.largest)
     mostItems = .max
     isDepotWarm = false
     statistics = ZoneStatistics()

@@ -272,9 +272,9 @@ private func assemble(
   return made
 }
 
-/// What buckets hold: as asked for (S01), else as malloc's of that size, but sixteen items
-/// at least, or four of more than 16 MiB together: who makes a zone for large ones uses
-/// more than one.
+/// What buckets hold: as asked for (S01), else as malloc's of that size, but UMA's largest
+/// at most and sixteen items at least, or four of more than 16 MiB together: who makes a
+/// zone for large ones uses more than one.
 private func bucketEntries(
   _ zone: UnsafeMutablePointer<Zone>, _ flags: HandleFlags, _ attributes: ZoneAttributes
 ) -> Int {
@@ -282,7 +282,7 @@ private func bucketEntries(
   if flags.contains(.maxBucket) { return BucketSize.largest }
   if attributes.cacheCapacity != 0 { return Int(bitPattern: attributes.cacheCapacity) }
   let most = Int(bitPattern: (1 &<< 24) / max(zone.pointee.itemSize, 1))
-  return max(zone.pointee.startEntries, max(min(16, most), 4))
+  return max(min(zone.pointee.startEntries, BucketSize.largest), max(min(16, most), 4))
 }
 
 extension UnsafeMutablePointer where Pointee == Handle {
