@@ -150,6 +150,16 @@ extension UnsafeMutablePointer where Pointee == Keg {
     let most = min(count, Int(bitPattern: room))
     var next = items[1] &+ step
     var length = 2
+    // Four at a time.
+    while length &+ 4 <= most {
+      let four = items + length
+      let (second, third) = (next &+ step, next &+ 2 &* step)
+      if (four[0] ^ next) | (four[1] ^ second) | (four[2] ^ third) | (four[3] ^ (third &+ step)) != 0 {
+        break
+      }
+      length &+= 4
+      next = next &+ 4 &* step
+    }
     while length < most, items[length] == next {
       length &+= 1
       next = next &+ step
