@@ -170,7 +170,9 @@ extension UnsafeMutablePointer where Pointee == Bin {
       load(other)
     }
     guard let bucket = loaded else { return false }
-    zone.fill(bucket, bucket.capacity)
+    // Of most sizes most threads need few, and wait for ever with what they got beyond:
+    // two, then as many as the last bucket could hold.
+    zone.fill(bucket, atOnce ? bucket.capacity : min(max(has, 2), bucket.capacity))
     load(bucket)
     return bucket.pointee.count > 0
   }

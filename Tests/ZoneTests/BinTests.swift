@@ -37,23 +37,26 @@ import Zone
     }
   }
 
-  @Test("refill grows the bucket 8, 16, 30, 62, 126, 254 and stays there")
+  @Test("refill grows the bucket 8, 16, 30, 62, 126, 254 and stays there; it gets what the last could hold")
   func growth() {
     Rig.use { rig in
-      let zone = rig.zone(size: 64)
+      let zone = rig.zone(size: 16)
       let bin = rig.bin()
       var capacities: [Int] = []
+      var fills: [Int] = []
       var taken = 0
-      for _ in 0..<8 {
+      for _ in 0..<9 {
         _ = bin.allocate(zone)
         taken += 1
         capacities.append(bin.loadedCapacity)
+        fills.append(Int(bin.count) + 1)
         while bin.count > 0 {
           _ = bin.allocate(zone)
           taken += 1
         }
       }
-      #expect(capacities == [8, 16, 30, 62, 126, 254, 254, 254])
+      #expect(capacities == [8, 16, 30, 62, 126, 254, 254, 254, 254])
+      #expect(fills == [2, 8, 16, 30, 62, 126, 254, 254, 254])
       // The small ones went back to their pools.
       #expect(rig.bucketsInUse == 1)
       #expect(zone.statistics.imported == UInt(taken))
