@@ -40,6 +40,8 @@ struct DebugState: ~Copyable {
   var sampleKegs: SampleKegs
   var guardArena: GuardArena
   var guardChoice: GuardChoice
+  /// The page of the heap that the last look opened last.
+  var openedPage: UInt = 0
   var recordMemory: RecordMemory
   var quarantine: Quarantine
   var profile: Profile

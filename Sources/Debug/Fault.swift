@@ -63,7 +63,8 @@ func installFaultHandler() { if keg_debug_can_take_faults() { keg_debug_take_fau
 
 /// A page of the heap that the program has made unreadable, a barrier of its own: it is
 /// opened for the last look at all items.
-/// - Returns: whether it can be read now.
+/// - Returns: whether it can be read now; false also of a page that was opened just now and
+///   faults for another reason, a protection key or a guard of its own.
 private func openProtected(_ address: UInt) -> Bool {
   if let item = debug.pointee.guardArena.find(address) {
     if item.record.state != .live || address >= item.end { return false }
@@ -75,7 +76,10 @@ private func openProtected(_ address: UInt) -> Bool {
   } else {
     return false
   }
-  return GuardPages.openForReading(address & ~(GuardArena.page &- 1), GuardArena.page)
+  let page = address & ~(GuardArena.page &- 1)
+  if debug.pointee.openedPage == page { return false }
+  debug.pointee.openedPage = page
+  return GuardPages.openForReading(page, GuardArena.page)
 }
 
 private func report(_ finding: Finding, _ context: UnsafeMutableRawPointer) {
