@@ -76,7 +76,7 @@ let package = Package(
       ]),
     // Fake pages, rigs of heap, keg and zone, threads: shared by the tests.
     .target(
-      name: "TestSupport", dependencies: ["Base", "Pages", "Vmem", "Keg", "Zone"],
+      name: "TestSupport", dependencies: ["Platform", "Base", "Pages", "Vmem", "Keg", "Zone"],
       path: "Tests/TestSupport", swiftSettings: layerSettings),
     tests(of: "Base", using: ["Base", "TestSupport"]),
     tests(of: "Pages", using: ["Base", "Pages", "TestSupport"]),

@@ -4,6 +4,7 @@ import Base
 import Glibc
 import Keg
 import Pages
+import Platform
 import Vmem
 import Zone
 
@@ -17,7 +18,8 @@ package final class Rig: @unchecked Sendable {
   package private(set) var heap: HeapPointer!
   private var bucketPools: UnsafeMutablePointer<BucketPools>?
 
-  /// Runs `body` with a rig of its own for this thread, and takes it down.
+  /// Runs `body` with a rig of its own for this thread, and takes it down. The thread has no
+  /// number meanwhile: another test may have attached it to the process's allocator.
   /// - Parameter wanted: bytes of address space for the heap; 0: no heap.
   package static func use(
     wanted: UInt = 1 << 28, _ body: (Rig) throws -> Void
@@ -25,7 +27,10 @@ package final class Rig: @unchecked Sendable {
     let rig = Rig()
     let outer = pthread_getspecific(key)
     pthread_setspecific(key, Unmanaged.passUnretained(rig).toOpaque())
+    let number = UInt32(keg_thread_number())
+    keg_set_thread_number(0)
     defer {
+      keg_set_thread_number(number)
       pthread_setspecific(key, outer)
       rig.pages.releaseAll()
     }
