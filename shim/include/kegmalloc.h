@@ -9,6 +9,14 @@
  * nothing that is passed to it; sizes are bytes; int results are 0 or an error number
  * of errno.h, and pointer results are NULL with errno set; it must not be called by a
  * signal handler.
+ *
+ * In this order, each under a heading:
+ *
+ *   process   options, version, the zone table, reclaim
+ *   zones     flags and attributes, making and finding zones, items, then
+ *             limits, guarantees, enumeration and control
+ *   arenas    ranges of integers: making them, allocating, figures
+ *   leaks     and stacks: the debug library
  */
 #ifndef KEGMALLOC_H
 #define KEGMALLOC_H
@@ -19,6 +27,8 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* ==== process =============================================================== */
 
 /*
  * Options of the program itself, `key:value,key:value`, read at the first
@@ -497,9 +507,10 @@ int keg_arena_whatis(const keg_arena *arena, uintptr_t integer, struct keg_arena
 const char *keg_arena_name(const keg_arena *arena);
 keg_arena *keg_arena_find(const char *name);
 
-/*
- * Leaks. Only libkegmalloc-debug.so looks for them; with libkegmalloc.so these return
- * -1 and set errno to ENOSYS.
+/* ==== leaks =================================================================
+ *
+ * Only libkegmalloc-debug.so looks for leaks; with libkegmalloc.so these return -1 and
+ * set errno to ENOSYS.
  *
  * keg_leak_check looks for blocks that nothing points at, reports them where reports
  * go, and returns how many there are: all, or those allocated since keg_leak_mark was
