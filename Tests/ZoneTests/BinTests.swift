@@ -49,7 +49,7 @@ import Zone
         _ = bin.allocate(zone)
         taken += 1
         capacities.append(bin.loadedCapacity)
-        fills.append(Int(bin.count) + 1)
+        fills.append(bin.count + 1)
         while bin.count > 0 {
           _ = bin.allocate(zone)
           taken += 1
