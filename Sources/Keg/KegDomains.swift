@@ -24,8 +24,9 @@ extension Keg {
   /// Domains lie in metadata, each on cache lines of its own.
   static var domainBytes: UInt { UInt(MemoryLayout<Keg>.stride).roundedUp(to: 128) }
   static var mostDomains: UInt { 16 }
-  /// Larger items have few lines in common with their neighbours, bytes.
-  package static var lineSharing: UInt { 128 }
+  /// Kegs of items up to so many bytes are divided when threads take turns. Domains of
+  /// larger ones, few in a slab, would cost more memory than shared lines and headers time.
+  package static var mostByTurns: UInt { 512 }
 }
 
 /// What all domains of a keg have.
@@ -98,11 +99,11 @@ extension UnsafeMutablePointer where Pointee == Keg {
     if pointee.lock.lockReportingContention() { pointee.waits &+= 1 }
   }
 
-  /// Counts a turn of another thread, where its items will share lines with the last one's.
+  /// Counts a turn of another thread, where items of both would share lines or the header of their slab.
   @inline(__always)
   func countTurn() {
     let taker = UInt32(truncatingIfNeeded: keg_thread_number())
-    if taker == pointee.lastTaker || pointee.itemSize > Keg.lineSharing { return }
+    if taker == pointee.lastTaker || pointee.itemSize > Keg.mostByTurns { return }
     pointee.lastTaker = taker
     pointee.waits &+= 1
   }
@@ -119,7 +120,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
   /// waits while others work.
   private var wantedDomains: UInt {
     let processors = UInt(keg_cpu_count())
-    return processors > 1 && pointee.itemSize <= Keg.lineSharing ? processors &+ 1 : processors
+    return processors > 1 && pointee.itemSize <= Keg.mostByTurns ? processors &+ 1 : processors
   }
 
   /// Makes domains, a power of two. Without memory for them the keg stays as it is.

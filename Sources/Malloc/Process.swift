@@ -144,7 +144,7 @@ struct Process: ~Copyable {
         hasMargin: size <= heap.pointee.mostMargined,
         leastItems: leastItems(ofSize: size)))
     keg.pointee.policy.smallSlabs = 16
-    keg.pointee.policy.mostWaits = size <= Keg.lineSharing ? 4 : 32
+    keg.pointee.policy.mostWaits = size <= Keg.mostByTurns ? 4 : 32
     zone.initialize(
       to: Zone(
         name: name, itemSize: size, keg: keg, pools: bucketPools,

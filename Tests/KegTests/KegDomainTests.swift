@@ -151,7 +151,7 @@ extension UnsafeMutablePointer where Pointee == Keg {
   @Test("threads by turns divide a keg of small items, which one thread does not, nor of large ones")
   func turns() {
     Rig.use { rig in
-      for (size, isSmall) in [(128, true), (144, false)] as [(UInt, Bool)] {
+      for (size, isSmall) in [(512, true), (576, false)] as [(UInt, Bool)] {
         let keg = rig.keg(size: size)
         keg.pointee.policy.mostWaits = 4
         keg_set_thread_number(1)
