@@ -19,6 +19,8 @@ extension AllocationKind {
   /// Whether operator new gave it, and not new[].
   @inline(__always)
   var isOne: Bool { self == .new || self == .alignedNew }
+
+  fileprivate var isArray: Bool { self == .newArray || self == .alignedNewArray }
 }
 
 /// Says that there is no array at `user`, an item of `new` that has just become live.
@@ -100,17 +102,19 @@ func damageOfFreed(_ item: Item) -> Damage? {
   return damageOfTrash(Trash.freed, start, item.userEnd)
 }
 
-/// The live item of `new` that delete[] was meant for when it got the address of a count.
+/// The live item, no array of new[], that delete[] was meant for when it got the address of
+/// a count: of `new`, or of malloc where the count is read by nobody or runs no destructor.
 @inline(never)
-func itemOfOne(countedAt address: UInt, _ claim: Claim) -> Item? {
+func itemWithoutCount(countedAt address: UInt, _ claim: Claim) -> Item? {
   if claim.call != .deleteArray { return nil }
   // Behind the count: elements of the usual alignment, of 16 bytes, of a greater one.
-  return itemOfOne(at: address &+ 8) ?? itemOfOne(at: address &+ max(claim.alignment ?? 0, 16))
+  return itemWithoutCount(at: address &+ 8)
+    ?? itemWithoutCount(at: address &+ max(claim.alignment ?? 0, 16))
 }
 
-private func itemOfOne(at user: UInt) -> Item? {
+private func itemWithoutCount(at user: UInt) -> Item? {
   guard case .item(let item) = place(of: user), item.user == user, item.record.state == .live,
-    item.record.kind.isOne
+    !item.record.kind.isArray
   else { return nil }
   return item
 }

@@ -85,7 +85,7 @@ func deallocateItem(_ address: UInt, _ claim: Claim) {
 private func deallocateOther(_ address: UInt, _ claim: Claim) {
   var item: Item? = nil
   if case .item(let found) = place(of: address) { item = found }
-  guard let item = item ?? itemOfOne(countedAt: address, claim) else {
+  guard let item = item ?? itemWithoutCount(countedAt: address, claim) else {
     return deallocateUnknown(address, claim)
   }
   deallocate(item, address, claim, startStack())
@@ -95,7 +95,7 @@ private func deallocateOther(_ address: UInt, _ claim: Claim) {
 private func deallocate(_ item: Item, _ address: UInt, _ claim: Claim, _ stack: PendingStack) {
   let record = item.record
   if item.user != address || record.state != .live {
-    if item.user != address, let one = itemOfOne(countedAt: address, claim),
+    if item.user != address, let one = itemWithoutCount(countedAt: address, claim),
       one.record.change(from: .live, to: .busy) == .live
     {
       reportMismatch(one, claim)

@@ -33,6 +33,7 @@ struct DebugCaseTests {
     DebugCase("live-neighbours", "overflow"),
     DebugCase("array-to-free", "mismatch", ["run", "freeing"]),
     DebugCase("array-to-delete", "mismatch", ["run"]),
+    DebugCase("malloc-as-array", "mismatch", ["allocating", "run"]),
     DebugCase("one-string", "mismatch", ["one_as_array"]),
     DebugCase("one-counted", "mismatch", ["one_as_array"]),
     DebugCase("one-large", "mismatch", ["one_as_array"]),
