@@ -7,7 +7,8 @@
 // made of used pages get their untouched parts cleared. Where something else stands,
 // somebody wrote past a block, or before one: the nearest is named.
 //
-// Only resident pages are read, so that looking makes no memory of address space.
+// Of long stretches only resident pages are read, so that looking makes no memory of
+// address space.
 
 import Base
 import DebugPlatform
@@ -19,9 +20,13 @@ import Vmem
 
 /// No more than this of one stretch is looked at.
 private var mostLooked: UInt { 1 &<< 30 }
+/// Of shorter ones the kernel is not asked what is resident, which sandboxes forbid: its
+/// page of zeros stands in for what is not.
+private var leastAsked: UInt { 1 &<< 20 }
 
 /// The first and the last byte of [start, end) that are not zero.
 func damageOfZeros(_ start: UInt, _ end: UInt) -> Damage? {
+  if end &- start < leastAsked { return nonzero(start, end) }
   var damage: Damage? = nil
   var at = start
   let end = min(end, start &+ mostLooked)

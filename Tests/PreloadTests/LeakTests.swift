@@ -207,6 +207,9 @@ struct LeakTests {
     try expectVerdicts(program, ["sandboxed-request"], [.nothing, .lost(40)])
   }
 
+  @Test("where a handler of the program's answers calls")
+  func trapped() throws { try expectVerdicts(program, ["trapped"], [.lost(40)]) }
+
   @Test("in a chroot without /proc", .enabled(if: geteuid() == 0, "chroot needs root"))
   func withoutProc() throws {
     try expectVerdicts(program, ["without-proc"], [.lost(112, 2).stack(72)])

@@ -96,7 +96,7 @@ bool keg_leak_start_helper(void (*body)(void)) {
   uintptr_t *stack = (uintptr_t *)(memory + STACK_BYTES - 64);
   *--stack = (uintptr_t)body;
 
-  unsigned long all = ~0ul, before;
+  unsigned long all = KEG_ALL_SIGNALS, before;
   keg_syscall6(KEG_SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&before, 8, 0, 0);
   const long flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
                      CLONE_SYSVSEM | CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;

@@ -87,7 +87,7 @@ extern void keg_leak_fault_return(void) KEG_HIDDEN;
 static unsigned long old_mask;
 
 void keg_leak_block_signals(void) {
-  unsigned long mask = ~(1ul << (SIGSEGV - 1) | 1ul << (SIGBUS - 1));
+  unsigned long mask = KEG_ALL_SIGNALS & ~(1ul << (SIGSEGV - 1) | 1ul << (SIGBUS - 1));
   keg_syscall6(KEG_SYS_rt_sigprocmask, SIG_SETMASK, (long)&mask, (long)&old_mask, 8, 0, 0);
 }
 

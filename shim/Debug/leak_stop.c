@@ -294,7 +294,7 @@ long keg_leak_stop(struct keg_leak_thread *table, long capacity, int32_t spared)
   if (!installed) {
     struct kernel_action action = {on_signal,
                                    SA_SIGINFO | SA_RESTART | SA_ONSTACK | 0x04000000ul,
-                                   keg_leak_return, ~0ul};
+                                   keg_leak_return, KEG_ALL_SIGNALS};
     if (keg_syscall6(SYS_rt_sigaction, STOP_SIGNAL, (long)&action, (long)&before, 8, 0, 0) != 0)
       return -1;
     installed = true;

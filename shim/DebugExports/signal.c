@@ -123,7 +123,12 @@ uintptr_t keg_debug_trash_in(uintptr_t address, const void *context) {
 
 // ---- faults ---------------------------------------------------------------------------
 
-static const uint64_t all_but_faults = ~((uint64_t)1 << (SIGSEGV - 1));
+static const uint64_t all_but_faults = KEG_ALL_SIGNALS & ~((uint64_t)1 << (SIGSEGV - 1));
+
+static void set_all_signals(sigset_t *mask) {
+  sigfillset(mask);
+  sigdelset(mask, SIGSYS);
+}
 
 // False in a child of vfork, and in one that the fork handlers do not know yet.
 static bool is_own_process(void) {
@@ -254,7 +259,7 @@ static int change_death(int number, const struct sigaction *action, struct sigac
   if (action && is_default(action)) {
     copy.sa_sigaction = on_death;
     copy.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
-    sigfillset(&copy.sa_mask);
+    set_all_signals(&copy.sa_mask);
   }
   int result = __sigaction(number, action ? &copy : NULL, old);
   if (result == 0 && old && old->sa_sigaction == on_death) memset(old, 0, sizeof *old);
@@ -281,7 +286,7 @@ static bool install(const struct sigaction *program) {
   bool has_handler = !is_default(program) && !is_ignored(program);
   action.sa_flags = SA_SIGINFO;
   action.sa_flags |= has_handler ? program->sa_flags & (SA_ONSTACK | SA_RESTART) : SA_ONSTACK | SA_RESTART;
-  sigfillset(&action.sa_mask);
+  set_all_signals(&action.sa_mask);
   return __sigaction(SIGSEGV, &action, NULL) == 0;
 }
 

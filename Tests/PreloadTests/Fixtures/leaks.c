@@ -442,13 +442,15 @@ static void leaves_at_once(void) {
   _exit(0);
 }
 
+static unsigned refusal = SECCOMP_RET_ERRNO | EPERM;
+
 static void forbid(const int *calls, int count) {
   struct sock_filter filter[64];
   int n = 0;
   filter[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0);
   for (int i = 0; i < count; i++) {
     filter[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)calls[i], 0, 1);
-    filter[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
+    filter[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, refusal);
   }
   filter[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
   struct sock_fprog program = {(unsigned short)n, filter};
@@ -462,6 +464,23 @@ static void sandboxed(void) {
   forbid(calls, sizeof calls / sizeof *calls);
   lose(40);
 }
+
+// A sandbox that answers calls itself, as those of browsers do.
+static void answer(int number, siginfo_t *info, void *context) {
+  (void)number, (void)info;
+  ((ucontext_t *)context)->uc_mcontext.gregs[REG_RAX] = -EPERM;
+}
+static void trapped(void) {
+  static const int calls[] = {SYS_ptrace, SYS_clone,   SYS_clone3,    SYS_fork,     SYS_open,
+                              SYS_openat, SYS_mincore, SYS_rt_tgsigqueueinfo};
+  struct sigaction action = {.sa_sigaction = answer, .sa_flags = SA_SIGINFO | SA_NODEFER};
+  CHECK(sigaction(SIGSYS, &action, NULL) == 0);
+  refusal = SECCOMP_RET_TRAP;
+  forbid(calls, sizeof calls / sizeof *calls);
+  CHECK(open("/", O_RDONLY) == -1 && errno == EPERM);
+  lose(40);
+}
+
 static void sandboxed_request(void) {
   static const int calls[] = {SYS_clone, SYS_clone3, SYS_fork};
   forbid(calls, sizeof calls / sizeof *calls);
@@ -635,7 +654,7 @@ static const struct {
     {"dynamic-tls-ended", dynamic_tls_ended}, {"moved", moved}, {"nothing-asked", nothing_asked},
     {"large", large}, {"aligned", aligned}, {"in-large", in_large},
     {"environment", environment}, {"child", in_child}, {"child-of-threads", child_of_threads},
-    {"child-execs", child_execs}, {"leaves-at-once", leaves_at_once}, {"sandboxed", sandboxed},
+    {"child-execs", child_execs}, {"leaves-at-once", leaves_at_once}, {"sandboxed", sandboxed}, {"trapped", trapped},
     {"sandboxed-request", sandboxed_request}, {"without-proc", without_proc},
     {"marked", marked}, {"requested", requested}, {"signalled", signalled},
     {"interrupted", interrupted}, {"coroutine", coroutine}, {"many", many},

@@ -42,6 +42,11 @@ static inline long keg_syscall6(long number, long a, long b, long c, long d,
 #define KEG_SYS_clock_gettime 228
 #define KEG_SYS_prlimit64 302
 
+/// A mask of all signals that can wait: SIGSYS (31) cannot. A sandbox may answer system
+/// calls in a handler of it, and a call that it catches while the signal is blocked ends
+/// the process.
+#define KEG_ALL_SIGNALS (~(1ul << (31 - 1)))
+
 // ---- threads --------------------------------------------------------------
 
 /// The calling thread's array of bins (see Malloc/ThreadCache.swift). It points
