@@ -174,10 +174,11 @@ private func examine(
     i &+= 1
   }
   let own = ownThread(question, frame, scan, &frames)
+  var ownIdleStack: UInt = 0
   if !question.onHelper {
     var bytes: UInt = 0
-    let idle = keg_leak_idle_stack(&bytes)
-    if idle != 0 { cuts.append(idle, idle &+ bytes, .lost) }
+    ownIdleStack = keg_leak_idle_stack(&bytes)
+    if ownIdleStack != 0 { cuts.append(ownIdleStack, ownIdleStack &+ bytes, .lost) }
     threads[threadCount] = own.thread
     threadCount &+= 1
   }
@@ -230,6 +231,15 @@ private func examine(
     i &+= 1
   }
   scanRoots(roots, .stack, &scan)
+  // Of a stack for signals that lies in an item the kernel alone may know.
+  _ = scan.reachShallow(word: ownIdleStack, .reachable)
+  i = 0
+  while i < table.count {
+    if table.table[i].state == KEG_LEAK_STOPPED {
+      _ = scan.reachShallow(word: table.table[i].idle_stack, .reachable)
+    }
+    i &+= 1
+  }
   forEachUncheckedRange { start, end, isCertain in
     if !isCertain { scan.reach(from: start, to: end, .stack) }
   }

@@ -149,7 +149,7 @@ struct LeakTests {
     ("ring", .nothing.cycle(96, 3).indirect(48, 3)),
     ("two-rings", .nothing.cycle(192, 6).indirect(32, 1)), ("self", .lost(32)),
     ("past-end", .lost(64)), ("moved", .lost(200)), ("nothing-asked", .lost(0)),
-    ("large", .lost(1 << 20).reachable(3 << 20)), ("aligned", .lost(100)),
+    ("signal-stacks", .lost(8192)), ("large", .lost(1 << 20).reachable(3 << 20)), ("aligned", .lost(100)),
     ("returned-stack", .lost(72)), ("unmapped", .lost(72)), ("closed", .lost(72)),
     ("ended", .lost(72)), ("ended-detached", .lost(72)), ("dynamic-tls-ended", .lost(73)),
     ("argument-lost", .lost(24).reachable(88)), ("main-left", .lost(64, 2)),

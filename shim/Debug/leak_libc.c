@@ -86,7 +86,7 @@ uintptr_t keg_leak_idle_stack(uintptr_t *bytes) {
   stack_t stack = {.ss_flags = SS_DISABLE};
   keg_syscall6(131 /* sigaltstack */, 0, (long)&stack, 0, 0, 0, 0);
   *bytes = stack.ss_size;
-  return stack.ss_flags == 0 ? (uintptr_t)stack.ss_sp : 0;
+  return (stack.ss_flags & (SS_ONSTACK | SS_DISABLE)) == 0 ? (uintptr_t)stack.ss_sp : 0;
 }
 
 // ---- the parent ---------------------------------------------------------------------

@@ -125,8 +125,8 @@ static void on_signal(int number, siginfo_t *info, void *context_pointer) {
     self->stack_pointer = (uintptr_t)registers[REG_RSP];
     self->pc = (uintptr_t)registers[REG_RIP];
     self->thread_pointer = keg_thread_pointer();
-    // 0: there is one, and the thread was not on it.
-    if (context->uc_stack.ss_flags == 0) {
+    // There is one, and the thread was not on it.
+    if ((context->uc_stack.ss_flags & (SS_ONSTACK | SS_DISABLE)) == 0) {
       self->idle_stack = (uintptr_t)context->uc_stack.ss_sp;
       self->idle_bytes = context->uc_stack.ss_size;
     }

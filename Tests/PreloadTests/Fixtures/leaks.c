@@ -489,6 +489,25 @@ static void sandboxed_request(void) {
   free(malloc(10));
 }
 
+// Stacks for signals whose addresses the kernel keeps, of a thread that goes on and of one
+// that has ended.
+static void give_signal_stack(void) {
+  stack_t stack = {.ss_sp = malloc(8192), .ss_size = 8192};
+  CHECK(sigaltstack(&stack, NULL) == 0);
+}
+static void *in_signal_stack(void *waits) {
+  give_signal_stack();
+  if (waits) in_local(NULL);
+  return NULL;
+}
+static void signal_stacks(void) {
+  give_signal_stack();
+  start(in_signal_stack, in_signal_stack);
+  pthread_t thread;
+  CHECK(pthread_create(&thread, NULL, in_signal_stack, NULL) == 0);
+  CHECK(pthread_join(thread, NULL) == 0);
+}
+
 static void without_proc(void) {
   start(in_frame, NULL);
   start(in_local, NULL);
@@ -655,6 +674,7 @@ static const struct {
     {"large", large}, {"aligned", aligned}, {"in-large", in_large},
     {"environment", environment}, {"child", in_child}, {"child-of-threads", child_of_threads},
     {"child-execs", child_execs}, {"leaves-at-once", leaves_at_once}, {"sandboxed", sandboxed}, {"trapped", trapped},
+    {"signal-stacks", signal_stacks},
     {"sandboxed-request", sandboxed_request}, {"without-proc", without_proc},
     {"marked", marked}, {"requested", requested}, {"signalled", signalled},
     {"interrupted", interrupted}, {"coroutine", coroutine}, {"many", many},
