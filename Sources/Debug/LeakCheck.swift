@@ -198,6 +198,7 @@ private func examine(
     i &+= 1
   }
   scanRoots(roots, .reachable, &scan)
+  scanKernelWords(&scan)
   forEachUncheckedRange { start, end, isCertain in
     if isCertain { scan.reach(from: start, to: end, .reachable) }
   }
@@ -248,6 +249,16 @@ private func examine(
   result.groups = groups
   result.words = scan.words
   return true
+}
+
+/// What the kernel keeps for the program and hands back with an event.
+private func scanKernelWords(_ scan: inout LeakScan) {
+  withUnsafeMutablePointer(to: &scan) {
+    keg_leak_each_kernel_word(
+      { context, word in
+        UInt(bitPattern: context).pointer(to: LeakScan.self).pointee.reach(word: word, .reachable)
+      }, UnsafeMutableRawPointer($0))
+  }
 }
 
 /// What a stopped thread holds in registers and, if it waits, in the C library's frames.

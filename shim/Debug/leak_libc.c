@@ -82,13 +82,6 @@ void keg_leak_drop_deleted_keys(void) {
   for (pthread_key_t key = 0; key < PTHREAD_KEYS_MAX; key++) pthread_getspecific(key);
 }
 
-uintptr_t keg_leak_idle_stack(uintptr_t *bytes) {
-  stack_t stack = {.ss_flags = SS_DISABLE};
-  keg_syscall6(131 /* sigaltstack */, 0, (long)&stack, 0, 0, 0, 0);
-  *bytes = stack.ss_size;
-  return (stack.ss_flags & (SS_ONSTACK | SS_DISABLE)) == 0 ? (uintptr_t)stack.ss_sp : 0;
-}
-
 // ---- the parent ---------------------------------------------------------------------
 
 // Reads /proc/<pid>/<name>, in which `text` is looked for; with `whole` it must be all of

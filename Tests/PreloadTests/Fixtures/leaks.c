@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/select.h>
@@ -508,6 +509,19 @@ static void signal_stacks(void) {
   CHECK(pthread_join(thread, NULL) == 0);
 }
 
+// What only an event has, of a file and of a timer.
+static void events(void) {
+  int set = epoll_create1(0), other = epoll_create1(0);
+  for (int i = 0; i < 100; i++) {
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = malloc(72)};
+    CHECK(epoll_ctl(i % 2 ? set : other, EPOLL_CTL_ADD, eventfd(0, 0), &event) == 0);
+  }
+  struct sigevent event = {.sigev_notify = SIGEV_NONE, .sigev_value.sival_ptr = malloc(88)};
+  timer_t timer;
+  CHECK(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0);
+  lose(40);
+}
+
 static void without_proc(void) {
   start(in_frame, NULL);
   start(in_local, NULL);
@@ -673,7 +687,7 @@ static const struct {
     {"dynamic-tls-ended", dynamic_tls_ended}, {"moved", moved}, {"nothing-asked", nothing_asked},
     {"large", large}, {"aligned", aligned}, {"in-large", in_large},
     {"environment", environment}, {"child", in_child}, {"child-of-threads", child_of_threads},
-    {"child-execs", child_execs}, {"leaves-at-once", leaves_at_once}, {"sandboxed", sandboxed}, {"trapped", trapped},
+    {"child-execs", child_execs}, {"leaves-at-once", leaves_at_once}, {"sandboxed", sandboxed}, {"trapped", trapped}, {"events", events},
     {"signal-stacks", signal_stacks},
     {"sandboxed-request", sandboxed_request}, {"without-proc", without_proc},
     {"marked", marked}, {"requested", requested}, {"signalled", signalled},

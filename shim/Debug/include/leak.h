@@ -106,12 +106,19 @@ extern uintptr_t keg_leak_exit_caller(uintptr_t sp, uintptr_t end, uintptr_t *_N
 
 /// Has the C library forget the calling thread's values of keys that were deleted.
 extern void keg_leak_drop_deleted_keys(void) KEG_LEAK_HIDDEN;
-/// The calling thread's alternate signal stack, on which it is not, and its size; 0: none.
-extern uintptr_t keg_leak_idle_stack(uintptr_t *_Nonnull bytes) KEG_LEAK_HIDDEN;
 
 /// Whether the parent process has this library too, and is a program that may take our
 /// status for a failure: not a shell, nor one that only passes it on.
 extern bool keg_leak_parent_is_checked(void) KEG_LEAK_HIDDEN;
+
+// ---- the kernel (leak_kernel.c) -------------------------------------------------------
+
+/// The calling thread's alternate signal stack, on which it is not, and its size; 0: none.
+extern uintptr_t keg_leak_idle_stack(uintptr_t *_Nonnull bytes) KEG_LEAK_HIDDEN;
+/// Calls `body` with what the program gave to epoll_ctl(2) as data and to timer_create(2) as
+/// a value, as far as there is a /proc that tells.
+extern void keg_leak_each_kernel_word(void (*_Nonnull body)(void *_Nullable context, uintptr_t word),
+                                      void *_Nullable context) KEG_LEAK_HIDDEN;
 
 // ---- entry (leak_entry.c) ---------------------------------------------------------------
 
