@@ -189,7 +189,7 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
       case .makeRoom:
         bin.makeRoom(
           for: zone, mayGrow: mayGrow, mayBeLarge: mayBeLarge, isForOthers: isForOthers(index),
-          isTight: isTight, keepsFull: !isTight && !onlyFrees(index))
+          isTight: isTight, keepsFull: !isTight && !onlyFrees(index, mayGrow))
       }
     changeCapacity(
       from: before &* zone.pointee.itemSize,
@@ -208,10 +208,10 @@ extension UnsafeMutablePointer where Pointee == ThreadCache {
   }
 
   /// Whether the thread frees so much more than it allocates that it need not keep any: it
-  /// has not taken anything in many exchanges.
+  /// has not taken anything in many exchanges, or since some where caches hold their share.
   @inline(__always)
-  private func onlyFrees(_ index: UInt) -> Bool {
-    pointee.balances[Int(bitPattern: index)] < 4 &* ThreadCache.mostOwed
+  private func onlyFrees(_ index: UInt, _ mayGrow: Bool) -> Bool {
+    pointee.balances[Int(bitPattern: index)] < ThreadCache.mostOwed &* (mayGrow ? 4 : 1) &- 64
   }
 
   /// Counts `taken` items that a bin took from its zone; below zero: gave to it. Who takes
