@@ -33,9 +33,11 @@ package struct Bin {
   /// Buckets of larger items, in bytes, may have a quarter of what the zone says, for a
   /// thread that caches much already.
   static var mediumItem: UInt { 1024 }
-  /// Buckets of items up to 512 bytes grow as far, 30 items, whatever is cached: with 8
-  /// a thread that allocates much spends its time on the way to the keg.
+  /// Buckets of items up to 512 bytes grow as far, 30 items, or until they hold so many
+  /// bytes, whatever is cached: with 8 a thread that allocates much spends its time on the
+  /// way to the keg.
   static var freeGrowth: Int { 4 }
+  static var freeBytes: UInt { 4096 }
   /// Bytes of items from which on a bucket grows no more because the bin swaps.
   static var mostGrown: UInt { 4096 }
   /// Buckets of larger items, in bytes, start with two.
@@ -133,7 +135,11 @@ extension UnsafeMutablePointer where Pointee == Bin {
       return min(size <= (mayGrow ? Bin.largeItem : Zone.largestSorted) ? 8 : 2, most)
     }
     let index = Int(loaded.pointee.sizeIndex)
-    let step = mayGrow || (size <= Zone.largestSorted && index < Bin.freeGrowth) ? 1 : 0
+    let isFree =
+      size <= Zone.largestSorted
+      && (index < Bin.freeGrowth
+        || UInt(bitPattern: BucketSize.capacity(at: index)) &* size < Bin.freeBytes)
+    let step = mayGrow || isFree ? 1 : 0
     let next = min(index &+ step, BucketSize.count &- 1)
     return min(BucketSize.capacity(at: next), most)
   }

@@ -141,8 +141,11 @@ import Zone
   }
 
   @Test(
-    "a bin that may not grow starts with few entries and keeps few: 30 of small items, 2 of others",
-    arguments: [(64, [8, 16, 30, 30]), (512, [8, 16, 30, 30]), (1024, [2, 2, 2])] as [(UInt, [Int])])
+    "a bin that may not grow starts with few entries and keeps few: 30 or 8 KiB of small items, 2 of others",
+    arguments: [
+      (64, [8, 16, 30, 62, 126, 126]), (128, [8, 16, 30, 62, 62]), (512, [8, 16, 30, 30]),
+      (1024, [2, 2, 2]),
+    ] as [(UInt, [Int])])
   func noGrowth(size: UInt, entries: [Int]) {
     Rig.use { rig in
       let zone = rig.zone(size: size)
