@@ -229,7 +229,7 @@ TSAN_FLAGS := --sanitize=thread --scratch-path .build-tsan -c release \
   -Xswiftc -enable-testing -Xswiftc -DINVARIANTS -Xlinker --wrap=__tsan_external_write \
   -Xlinker --defsym=__wrap___tsan_external_write=__tsan_default_options
 test-tsan:
-	KEGMALLOC_CONF=background:off \
+	KEGMALLOC_CORE_ONLY=1 KEGMALLOC_CONF=background:off \
 	  TSAN_OPTIONS="suppressions=$(CURDIR)/tools/tsan.supp history_size=7" \
 	  SWIFT=$(SWIFT) tools/run-tests.sh $(TSAN_FLAGS) --filter '^(Base|Vmem|Keg|Zone|ZoneAPI)Tests\.'
 
