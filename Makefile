@@ -111,10 +111,13 @@ command: setup files
 	@mkdir -p $(OUT)/bin
 	install -m 755 .build/release/kegmalloc .build/release/kegmalloc-launch $(OUT)/bin
 
-files: $(OUT)/include/kegmalloc.h $(OUT)/lib/pkgconfig/kegmalloc.pc
-	@mkdir -p $(OUT)/share/man/man1 $(OUT)/share/man/man3
-	install -m 644 docs/man/*.1 $(OUT)/share/man/man1
-	install -m 644 docs/man/*.3 $(OUT)/share/man/man3
+# Nothing is done twice: tests that run side by side ask for it.
+PAGES := $(foreach part,1 3,$(patsubst docs/man/%,$(OUT)/share/man/man$(part)/%,$(wildcard docs/man/*.$(part))))
+files: $(OUT)/include/kegmalloc.h $(OUT)/lib/pkgconfig/kegmalloc.pc $(PAGES)
+
+$(OUT)/share/man/man1/% $(OUT)/share/man/man3/%: docs/man/%
+	@mkdir -p $(@D)
+	install -m 644 $< $@
 
 $(OUT)/include/kegmalloc.h: shim/include/kegmalloc.h
 	@mkdir -p $(@D)
