@@ -99,7 +99,8 @@ extension UnsafeMutablePointer where Pointee == Keg {
     if pointee.lock.lockReportingContention() { pointee.waits &+= 1 }
   }
 
-  /// Counts a turn of another thread, where items of both would share lines or the header of their slab.
+  /// Counts a turn of another thread, where items of both would share lines or the header
+  /// of their slab.
   @inline(__always)
   func countTurn() {
     let taker = UInt32(truncatingIfNeeded: keg_thread_number())

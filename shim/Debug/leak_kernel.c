@@ -7,12 +7,9 @@
 // A server may have no other pointer to a connection than the one in its event.
 #include "leak.h"
 
-#include <fcntl.h>
 #include <signal.h>
 
-#include "platform.h"
-
-enum { SYS_read = 0, SYS_close = 3, SYS_getdents64 = 217, SYS_openat = 257, SYS_readlinkat = 267 };
+#include "leak_files.h"
 
 uintptr_t keg_leak_idle_stack(uintptr_t *bytes) {
   stack_t stack = {.ss_flags = SS_DISABLE};
@@ -20,11 +17,6 @@ uintptr_t keg_leak_idle_stack(uintptr_t *bytes) {
   *bytes = stack.ss_size;
   return (stack.ss_flags & (SS_ONSTACK | SS_DISABLE)) == 0 ? (uintptr_t)stack.ss_sp : 0;
 }
-
-static long open_file(long directory, const char *path, int flags) {
-  return keg_syscall6(SYS_openat, directory, (long)path, O_RDONLY | O_CLOEXEC | flags, 0, 0, 0);
-}
-static void close_file(long file) { keg_syscall6(SYS_close, file, 0, 0, 0, 0, 0); }
 
 static int digit_of(char letter) {
   if (letter >= '0' && letter <= '9') return letter - '0';
@@ -38,7 +30,7 @@ static void each_number(long file, const char *mark, void (*body)(void *, uintpt
   long length, seen = 0;  // letters of the mark
   int digits = 0;
   uintptr_t number = 0;
-  while ((length = keg_syscall6(SYS_read, file, (long)text, sizeof text, 0, 0, 0)) > 0)
+  while ((length = keg_file_read(file, text, sizeof text)) > 0)
     for (long i = 0; i < length; i++) {
       int digit = mark[seen] ? -1 : digit_of(text[i]);
       if (digit >= 0) {
@@ -46,7 +38,7 @@ static void each_number(long file, const char *mark, void (*body)(void *, uintpt
         digits++;
       } else if (mark[seen] || digits > 0 || text[i] != ' ') {
         if (digits > 0) body(context, number);
-        if (!mark[seen] || mark[seen] != text[i]) seen = 0;
+        if (mark[seen] != text[i]) seen = 0;
         if (mark[seen] == text[i]) seen++;
         number = 0;
         digits = 0;
@@ -57,37 +49,27 @@ static void each_number(long file, const char *mark, void (*body)(void *, uintpt
 static bool is_epoll(long directory, const char *name) {
   static const char kind[] = "anon_inode:[eventpoll]";
   char target[sizeof kind];
-  long length = keg_syscall6(SYS_readlinkat, directory, (long)name, (long)target, sizeof target, 0, 0);
+  long length = keg_syscall6(267 /* readlinkat */, directory, (long)name, (long)target,
+                             sizeof target, 0, 0);
   return length == sizeof kind - 1 && __builtin_memcmp(target, kind, sizeof kind - 1) == 0;
 }
 
 void keg_leak_each_kernel_word(void (*body)(void *, uintptr_t), void *context) {
-  long timers = open_file(AT_FDCWD, "/proc/self/timers", 0);
+  long timers = keg_file_open(AT_FDCWD, "/proc/self/timers", 0);
   if (timers >= 0) {
     each_number(timers, "/", body, context);
-    close_file(timers);
+    keg_file_close(timers);
   }
-  long files = open_file(AT_FDCWD, "/proc/self/fd", O_DIRECTORY);
-  if (files < 0) return;
-  long abouts = open_file(AT_FDCWD, "/proc/self/fdinfo", O_DIRECTORY);
-  char buffer[4096] __attribute__((aligned(8)));
-  long length;
-  while (abouts >= 0 &&
-         (length = keg_syscall6(SYS_getdents64, files, (long)buffer, sizeof buffer, 0, 0, 0)) > 0)
-    for (long at = 0; at < length;) {
-      struct {
-        uint64_t inode, offset;
-        unsigned short length;
-        unsigned char type;
-        char name[];
-      } *entry = (void *)(buffer + at);
-      at += entry->length;
-      if (!is_epoll(files, entry->name)) continue;
-      long about = open_file(abouts, entry->name, 0);
-      if (about < 0) continue;
-      each_number(about, " data:", body, context);
-      close_file(about);
-    }
-  if (abouts >= 0) close_file(abouts);
-  close_file(files);
+  struct keg_names files = {.directory = keg_file_open(AT_FDCWD, "/proc/self/fd", O_DIRECTORY)};
+  if (files.directory < 0) return;
+  long abouts = keg_file_open(AT_FDCWD, "/proc/self/fdinfo", O_DIRECTORY);
+  const char *name;
+  while (abouts >= 0 && (name = keg_next_name(&files))) {
+    long about = is_epoll(files.directory, name) ? keg_file_open(abouts, name, 0) : -1;
+    if (about < 0) continue;
+    each_number(about, " data:", body, context);
+    keg_file_close(about);
+  }
+  if (abouts >= 0) keg_file_close(abouts);
+  keg_file_close(files.directory);
 }

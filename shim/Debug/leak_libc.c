@@ -7,10 +7,9 @@
 #include <dlfcn.h>
 #include <limits.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 
-#include "platform.h"
+#include "leak_files.h"
 
 static uintptr_t static_tls, tid_offset, result_offset;
 
@@ -94,15 +93,14 @@ static bool file_has(long pid, const char *name, const char *text, bool whole) {
   while (count > 0) path[length++] = digits[--count];
   path[length++] = '/';
   __builtin_strcpy(path + length, name);
-  long file = keg_syscall6(257 /* openat */, -100, (long)path, 02000000, 0, 0, 0);
+  long file = keg_file_open(AT_FDCWD, path, 0);
   if (file < 0) return false;
   size_t wanted = __builtin_strlen(text);
   long kept = 0;
   bool found = false;
   while (!found) {
     // What is kept is the end of the last piece: the text may lie across two.
-    long size = keg_syscall6(0 /* read */, file, (long)(buffer + kept),
-                             (long)sizeof buffer - 1 - kept, 0, 0, 0);
+    long size = keg_file_read(file, buffer + kept, sizeof buffer - 1 - (size_t)kept);
     if (size <= 0) break;
     size += kept;
     buffer[size] = 0;
@@ -112,7 +110,7 @@ static bool file_has(long pid, const char *name, const char *text, bool whole) {
     kept = size < (long)wanted ? size : (long)wanted;
     __builtin_memmove(buffer, buffer + size - kept, (size_t)kept);
   }
-  keg_syscall6(3 /* close */, file, 0, 0, 0, 0, 0);
+  keg_file_close(file);
   return found;
 }
 

@@ -14,7 +14,7 @@
 #include <sys/auxv.h>
 #include <ucontext.h>
 
-#include "platform.h"
+#include "leak_files.h"
 
 // ---- copying -------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ enum { ENTRIES = 512 };
 void keg_leak_each_resident(uintptr_t start, uintptr_t end, bool is_file,
                             void (*body)(void *, uintptr_t, uintptr_t), void *context) {
   static uint64_t entries[ENTRIES];
-  long file = keg_syscall6(257 /* openat */, -100, (long)"/proc/self/pagemap", 02000000, 0, 0, 0);
+  long file = keg_file_open(AT_FDCWD, "/proc/self/pagemap", 0);
   if (file < 0) return body(context, start, end);
   uintptr_t run = 0;  // start of the resident pages being collected
   for (uintptr_t at = start & ~4095ul; at < end;) {
@@ -138,7 +138,7 @@ void keg_leak_each_resident(uintptr_t start, uintptr_t end, bool is_file,
     }
   }
   if (run) body(context, run < start ? start : run, end);
-  keg_syscall6(3 /* close */, file, 0, 0, 0, 0, 0);
+  keg_file_close(file);
 }
 
 // ---- what is mapped, without /proc ---------------------------------------------------

@@ -13,22 +13,16 @@
 #define _GNU_SOURCE
 #include "leak.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <ucontext.h>
 
-#include "platform.h"
+#include "leak_files.h"
 
 enum { STOP_SIGNAL = 33, MAGIC = 0x6b6567 };
 enum {
   SYS_rt_sigaction = 13,
   SYS_rt_sigreturn = 15,
-  SYS_openat = 257,
-  SYS_close = 3,
-  SYS_read = 0,
-  SYS_getdents64 = 217,
   SYS_tgkill = 234,
   SYS_rt_tgsigqueueinfo = 297,
 };
@@ -159,11 +153,6 @@ extern void keg_leak_return(void) KEG_HIDDEN;
 
 // ---- the list of threads ---------------------------------------------------------
 
-static long open_file(const char *path, int flags) {
-  return keg_syscall6(SYS_openat, AT_FDCWD, (long)path, flags | O_CLOEXEC, 0, 0, 0);
-}
-static void close_file(long file) { keg_syscall6(SYS_close, file, 0, 0, 0, 0, 0); }
-
 static void add(int32_t tid) {
   if (find(tid)) return;
   stop.found++;
@@ -177,25 +166,20 @@ static void add(int32_t tid) {
 // Adds the threads that are not in the table yet. False: there is no /proc, or one
 // that does not know us.
 static bool list_tasks(int32_t self, int32_t spared) {
-  long directory = open_file("/proc/self/task", O_RDONLY | O_DIRECTORY);
-  if (directory < 0) return false;
-  char buffer[4096] __attribute__((aligned(8)));
+  struct keg_names tasks = {.directory = keg_file_open(AT_FDCWD, "/proc/self/task", O_DIRECTORY)};
+  if (tasks.directory < 0) return false;
   bool saw_self = false;
-  long length;
-  while ((length = keg_syscall6(SYS_getdents64, directory, (long)buffer, sizeof buffer, 0, 0,
-                                0)) > 0)
-    for (long at = 0; at < length;) {
-      struct dirent64 *entry = (void *)(buffer + at);
-      at += entry->d_reclen;
-      if (entry->d_name[0] < '1' || entry->d_name[0] > '9') continue;
-      int32_t tid = 0;
-      for (const char *digit = entry->d_name; *digit; digit++) tid = tid * 10 + (*digit - '0');
-      if (tid == self)
-        saw_self = true;
-      else if (tid != spared)
-        add(tid);
-    }
-  close_file(directory);
+  const char *name;
+  while ((name = keg_next_name(&tasks))) {
+    if (name[0] < '1' || name[0] > '9') continue;
+    int32_t tid = 0;
+    for (const char *digit = name; *digit; digit++) tid = tid * 10 + (*digit - '0');
+    if (tid == self)
+      saw_self = true;
+    else if (tid != spared)
+      add(tid);
+  }
+  keg_file_close(tasks.directory);
   return saw_self;
 }
 
@@ -216,10 +200,10 @@ static bool may_answer(int32_t tid, bool *ended) {
   for (int32_t rest = tid; rest > 0; rest /= 10) digits[count++] = (char)('0' + rest % 10);
   while (count > 0) path[length++] = digits[--count];
   __builtin_memcpy(path + length, "/status", 8);
-  long file = open_file(path, O_RDONLY);
+  long file = keg_file_open(AT_FDCWD, path, 0);
   if (file < 0) return true;
-  long size = keg_syscall6(SYS_read, file, (long)text, sizeof text - 1, 0, 0, 0);
-  close_file(file);
+  long size = keg_file_read(file, text, sizeof text - 1);
+  keg_file_close(file);
   text[size > 0 ? size : 0] = 0;
   const char *state = __builtin_strstr(text, "State:\t");
   if (state && (state[7] == 'Z' || state[7] == 'X')) *ended = true;
